@@ -1,0 +1,199 @@
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vissl_zoo.data import open_images, open_store
+from vissl_zoo.data.store import MemoryStore, StreamingStore
+from vissl_zoo.errors import UserError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+SIZES = [(6, 8), (12, 8), (40, 60), (6, 9), (30, 20), (5, 5)]
+BATCHES = [np.array([3, 0]), np.array([5]), np.array([1, 1, 2, 4])]
+
+
+@pytest.fixture
+def make_table(write_images, picture):
+    """make_table(count, bad=[...]) -> a table of pictures of several sizes, those at `bad` corrupt."""
+
+    def make_table(count: int = 6, bad: tuple[int, ...] = ()):
+        files = {f"{n:03}.png": picture(n, *SIZES[n % 6]) for n in range(count)}
+        files |= {f"{n:03}.png": b"rubbish" for n in bad}
+        return open_images(write_images(files))
+
+    return make_table
+
+
+def stream(table, image_size: int = 16, **options) -> StreamingStore:
+    store = open_store(table, image_size, memory_limit=0, progress=False, **{"workers": 0} | options)
+    assert isinstance(store, StreamingStore)
+    return store
+
+
+def hold(table, image_size: int = 16, **options) -> MemoryStore:
+    store = open_store(table, image_size, progress=False, **{"workers": 2} | options)
+    assert isinstance(store, MemoryStore)
+    return store
+
+
+def assert_equal(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        for left, right in zip(x, y, strict=True):
+            assert left.dtype == right.dtype
+            torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def test_batches_hold_what_was_asked_for(make_table):
+    table = make_table()
+    store = hold(table)
+    assert (len(store), store.canvas, store.rows.tolist(), store.bad) == (6, (24, 24), [*range(6)], [])
+    assert store.rows.dtype == np.int64
+    for indices, batch in zip(BATCHES, store.batches(BATCHES), strict=True):
+        assert batch.images.shape == (len(indices), 3, 24, 24)
+        assert (batch.images.dtype, batch.sizes.dtype, batch.indices.dtype) == (
+            torch.uint8,
+            torch.int64,
+            torch.int64,
+        )
+        assert batch.indices.tolist() == indices.tolist()
+        assert batch.sizes.tolist() == [list(SIZES[i]) for i in indices]
+
+
+def test_pixels_of_native_size_are_exact(write_images):
+    table = open_images(write_images({"a.png": 1, "b.png": 2}))
+    (batch,) = hold(table, 8).batches([[1, 0]])
+    for position, row in enumerate((1, 0)):
+        expected = np.asarray(table.read(row)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(batch.images[position].numpy(), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_batches_equal_those_from_memory(make_table, workers):
+    table = make_table()
+    assert_equal(list(hold(table).batches(BATCHES)), list(stream(table, workers=workers).batches(BATCHES)))
+
+
+@pytest.mark.parametrize("open_one", [hold, stream])
+def test_any_iterable_of_any_kind_of_indices(make_table, open_one):
+    store = open_one(make_table())
+    kinds = ([2, 1], torch.tensor([0]), np.array([3], dtype=np.int32))
+    assert [b.indices.tolist() for b in store.batches(k for k in kinds)] == [[2, 1], [0], [3]]
+
+
+@pytest.mark.parametrize("open_one", [hold, stream])
+def test_a_choice_of_rows(make_table, open_one):
+    store = open_one(make_table(), rows=np.array([4, 2]))
+    assert (len(store), store.rows.tolist()) == (2, [4, 2])
+    (batch,) = store.batches([[0, 1]])
+    assert batch.sizes.tolist() == [[30, 20], [40, 60]]
+
+
+def test_the_memory_limit_decides(make_table):
+    table = make_table()
+    needed = 6 * 3 * 24 * 24
+    assert isinstance(open_store(table, 16, memory_limit=needed, progress=False), MemoryStore)
+    assert isinstance(open_store(table, 16, memory_limit=needed - 1, progress=False), StreamingStore)
+
+
+def test_streaming_leaves_the_random_state_alone(make_table):
+    store = stream(make_table())
+    before = torch.get_rng_state()
+    list(store.batches(BATCHES))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_in_memory_corrupt_images_are_left_out_counted_and_named(make_table, caplog):
+    table = make_table(8, bad=(2, 5))
+    with caplog.at_level(logging.WARNING):
+        store = hold(table, max_bad_fraction=0.25)
+    assert store.rows.tolist() == [0, 1, 3, 4, 6, 7]
+    assert [(b.row, b.name) for b in store.bad] == [(2, "002.png"), (5, "005.png")]
+    (message,) = caplog.messages
+    assert message == (
+        f"{table.path}: left out 2 of 8 images that cannot be read: "
+        "002.png: not an image that Pillow can read; 005.png: not an image that Pillow can read"
+    )
+    (batch,) = store.batches([np.arange(6)])
+    assert batch.sizes.tolist() == [list(SIZES[row % 6]) for row in store.rows]
+
+
+@pytest.mark.parametrize("bad, count", [((0,), 8), ((0, 1), 2)])
+def test_in_memory_too_many_corrupt_images(make_table, bad, count):
+    table = make_table(count, bad=bad)
+    with pytest.raises(UserError) as caught:
+        hold(table, max_bad_fraction=0.1 if count > 2 else 1.0)
+    assert str(caught.value).startswith(f"{table.path}: {len(bad)} of {count} images cannot be read")
+    assert str(caught.value).endswith("the first is 000.png: not an image that Pillow can read")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streamed_corrupt_images_are_replaced_counted_and_named(make_table, caplog, workers):
+    store = stream(make_table(8, bad=(2, 3, 7)), max_bad_fraction=0.5, workers=workers)
+    assert len(store) == 8
+    with caplog.at_level(logging.WARNING):
+        batches = list(store.batches([[2, 5], [7, 3], [2, 1]]))
+    # the next readable image of the store stands in, and says so
+    assert [b.indices.tolist() for b in batches] == [[4, 5], [0, 4], [4, 1]]
+    assert [b.sizes.tolist() for b in batches] == [[list(SIZES[i % 6]) for i in b.indices] for b in batches]
+    assert [b.row for b in store.bad] == [2, 3, 7]
+    (message,) = caplog.messages
+    assert "left out 3 of 7 images" in message  # all but position 6 were tried
+    (good,) = hold(make_table(8, bad=(2, 3, 7)), max_bad_fraction=0.5).batches([[2, 3]])  # rows 4 and 5
+    torch.testing.assert_close(batches[0].images, good.images, rtol=0, atol=0)
+
+
+def test_streamed_too_many_corrupt_images(make_table):
+    store = stream(make_table(6, bad=(1,)))
+    with pytest.raises(UserError, match=r"1 of 6 images cannot be read .* the first is 001\.png"):
+        list(store.batches([[0, 1], [2, 3], [4, 5]]))
+
+
+def test_streamed_judgement_waits_for_100_images(make_table):
+    store = stream(make_table(120, bad=(0, 1)))
+    met = []
+    with pytest.raises(UserError, match="2 of 100 images"):
+        met.extend(len(batch.indices) for batch in store.batches(np.arange(120).reshape(-1, 10)))
+    assert sum(met) == 90
+
+
+def test_streamed_nothing_can_be_read(make_table):
+    with pytest.raises(UserError, match="3 of 3 images cannot be read"):
+        list(stream(make_table(3, bad=(0, 1, 2)), max_bad_fraction=1.0).batches([[0]]))
+
+
+@pytest.mark.parametrize("rows", [[], [[0, 1]]])
+def test_rows_must_be_a_vector(make_table, rows):
+    with pytest.raises(ValueError, match="rows must be"):
+        open_store(make_table(), 16, rows=np.array(rows))
+
+
+def test_the_progress_bar_is_on_stderr_and_can_be_off(make_table, capsys):
+    table = make_table()
+    open_store(table, 16, progress=False)
+    assert capsys.readouterr() == ("", "")
+    open_store(table, 16)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "6/6" in err
+
+
+@pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="the CIFAR-10 sample is not here")
+def test_cifar10_is_decoded_in_seconds():
+    table = open_images(SHARED / "cifar10", split="test")
+    start = time.perf_counter()
+    store = open_store(table, 32, progress=False)
+    assert time.perf_counter() - start < 20  # about 1 s for these 10,000
+    assert (len(store), store.canvas) == (10_000, (32, 32))
+
+
+@pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="the photos are not here")
+def test_photos():
+    table = open_images(SHARED / "photos")
+    store = open_store(table, 64, progress=False, rows=np.arange(40))
+    (batch,) = store.batches([np.arange(40)])
+    assert (store.canvas, store.bad) == ((96, 96), [])
+    assert batch.sizes.tolist() == [list(table.size(row)) for row in range(40)]

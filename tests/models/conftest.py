@@ -1,0 +1,46 @@
+"""Narrow versions of the registered architectures: every shape of code path, none of the arithmetic."""
+
+import pytest
+import torch
+
+import vissl_zoo
+from vissl_zoo.models import entrypoints
+
+NAMES = sorted(entrypoints())
+
+_NARROW_RESNET = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
+_NARROW = {
+    "resnet": _NARROW_RESNET,
+    "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
+    "vit": {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 64},
+}
+
+
+def narrow_args(name):
+    """Keyword arguments that make the registered model `name` small."""
+    family = next((f for f in _NARROW if f"_{f}" in name), "resnet")
+    heads = {"prototypes": 32, "bottleneck_dim": 8} if name.startswith("dino") else {"latent_dim": 16}
+    return {**_NARROW[family], **heads}
+
+
+def narrow_model(name, **kwargs):
+    """The registered model `name`, small, in evaluation mode, with batch statistics that are not trivial."""
+    torch.manual_seed(0)
+    model = vissl_zoo.create_model(name, **{**narrow_args(name), **kwargs})
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+@pytest.fixture
+def narrow():
+    """The factory `narrow_model`."""
+    return narrow_model
+
+
+@pytest.fixture
+def images():
+    """Images (3, 3, 64, 64)."""
+    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))

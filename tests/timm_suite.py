@@ -1,0 +1,70 @@
+"""Run timm's own model tests on the models of the zoo.
+
+    python tests/timm_suite.py                                   # fetches timm's source; all names
+    python tests/timm_suite.py --timm timm-1.0.31 --names resnet18  # unpacked already; some names
+
+Needs pytest-timeout. The models register through the suite's TORCH_BACKEND hook. A copy of the suite gets two
+additions: our modules join those whose intermediate features are tested, and our ViTs those without maps.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import timm
+
+from vissl_zoo.models import METHODS, entrypoints
+
+
+def fetch(folder: Path) -> Path:
+    """Download the source of the installed timm version into `folder` and return its unpacked root."""
+    spec = f"timm=={timm.__version__}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "timm", spec]
+    subprocess.run([*command, "--dest", str(folder)], check=True)
+    with tarfile.open(next(folder.glob("timm-*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return next(p for p in folder.glob("timm-*") if p.is_dir())
+
+
+def adapt(source: Path, folder: Path) -> Path:
+    """Copy timm's model tests to `folder` and enter our modules and our ViTs in its lists."""
+    shutil.copy(source / "tests" / "conftest.py", folder)
+    text = (source / "tests" / "test_models.py").read_text(encoding="utf-8")
+    ours = {"FEAT_INTER_FILTERS": METHODS, "NON_STD_FILTERS": [f"{method}_vit_*" for method in METHODS]}
+    for name, entries in ours.items():
+        start = f"{name} = ["
+        if text.count(start) != 1:
+            sys.exit(f"timm {timm.__version__}: tests/test_models.py has no {start!r}, adapt this script")
+        text = text.replace(start, start + "".join(f"{entry!r}, " for entry in entries))
+    target = folder / "test_models.py"
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def main() -> int:
+    """Run the suite and return pytest's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--timm", type=Path, help="unpacked source distribution of timm; fetched when left out"
+    )
+    parser.add_argument("--names", default="", help="only names that contain this")
+    parser.add_argument("pytest_args", nargs="*", help="passed on to pytest, after --")
+    args = parser.parse_args()
+    names = [name for name in entrypoints() if args.names in name]
+    with tempfile.TemporaryDirectory() as folder:
+        source = args.timm or fetch(Path(folder))
+        tests = adapt(source, Path(folder))
+        # Whole test ids ("[1-dino]"): as a bare word "dino" would also select timm's own "…_dinov2".
+        wanted = " or ".join(f"[{batch_size}-{name}]" for batch_size in (1, 2) for name in names)
+        environment = {**os.environ, "TORCH_BACKEND": "vissl_zoo", "GITHUB_ACTIONS": "1"}
+        command = [sys.executable, "-m", "pytest", str(tests), "-p", "no:cacheprovider", "-k", wanted]
+        return subprocess.run([*command, *args.pytest_args], env=environment, cwd=folder).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Train a self-supervised model that knows when it is unsure.
+
+    accelerate launch train.py                                    # the demo: minutes on two CPU cores
+    accelerate launch train.py vi_simsiam_resnet18_cifar10 --data.path uoft-cs/cifar10
+    accelerate launch train.py RECIPE --help                      # every field of a recipe is a flag
+
+A recipe says what to train; this file joins data, views, model and method, and reads from top to bottom.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import sys
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from tqdm.auto import tqdm
+
+from vissl_zoo.data import ImageStore, ImageTable, open_images, open_store
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.report import write_report
+from vissl_zoo.hub import export_model
+from vissl_zoo.methods import Method, create_method
+from vissl_zoo.networks.normalization import synchronize_batch_norm
+from vissl_zoo.recipes import Recipe, parse
+from vissl_zoo.training import Plan, Run, build_model, index_batches, learning_rate
+from vissl_zoo.views import ViewPipeline
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code, which is 2 after one line on stderr about bad input."""
+    try:
+        train(parse(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train.py: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def train(recipe: Recipe) -> None:
+    """Train a recipe, export the model, report on it.
+
+    Raises:
+        UserError: something in the recipe, the data or the output folder that the user can put right.
+    """
+    accelerator = start_accelerator(recipe)
+    run = Run(recipe, accelerator)
+    table, store = load_images(recipe, accelerator)
+    plan = Plan.of(recipe, len(store), accelerator.num_processes)
+
+    set_seed(recipe.seed)
+    model = build_model(recipe)
+    untrained = copy.deepcopy(model)
+    method = build_method(recipe, model, accelerator)
+    optimizer = build_optimizer(recipe, method)
+    run.resume(method, optimizer)
+
+    fit(recipe, plan, run, store, method, optimizer, accelerator)
+    if run.step < plan.steps:
+        accelerator.print(f"stopped at step {run.step} of {plan.steps}; --resume goes on from here")
+    elif accelerator.is_main_process:
+        finish(recipe, run, method, untrained, table)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def fit(
+    recipe: Recipe,
+    plan: Plan,
+    run: Run,
+    store: ImageStore,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+) -> None:
+    """Train from `run.step` to the end of the plan, or of --max-minutes."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    dtype = getattr(torch, recipe.dtype)
+    views = ViewPipeline(recipe.image_size, **dataclasses.asdict(recipe.views), seed=recipe.seed, dtype=dtype)
+    wrapped, prepared = accelerator.prepare(method, optimizer)
+    shares = index_batches(plan, seed=recipe.seed, start=run.step, rank=rank, processes=processes)
+    bar = tqdm(total=plan.steps, initial=run.step, desc=method.row.method, unit="step", disable=rank > 0)
+    # Counted over the whole run: the views of a batch are drawn from its number.
+    for number, batch in enumerate(store.batches(shares), start=run.step * plan.accumulation):
+        if number % plan.accumulation == 0:
+            method.on_step_start(run.step / plan.steps)
+            lr = set_learning_rate(recipe, plan, run.step, optimizer)
+            torch.manual_seed(recipe.seed + 1_000_003 * (1 + run.step * processes + rank))  # for dropout
+        images = batch.images.to(accelerator.device, non_blocking=True)
+        x = views(images, batch.sizes, number, start=rank * len(images), global_batch=plan.batch_size)
+        with accelerator.accumulate(wrapped):
+            objective = wrapped(x)
+            accelerator.backward(objective.loss)
+            if accelerator.sync_gradients and recipe.clip_gradient is not None:
+                accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip_gradient)
+            prepared.step()
+            prepared.zero_grad()
+        if not accelerator.sync_gradients:
+            continue
+        method.on_step_end()
+        run.step += 1
+        bar.update()
+        if run.step % recipe.log_every == 0 or run.step == plan.steps:
+            line = run.log(plan, objective, lr)
+            bar.set_postfix_str(
+                f"loss {line['loss']:.3f}, κ {line['kappa_mean']:.4g}, {line['images_per_second']:.0f} images/s"
+            )
+        over = run.out_of_time
+        if run.step % recipe.save_every == 0 or run.step == plan.steps or over:
+            run.save(method, optimizer)
+        if over:
+            break
+    bar.close()
+
+
+def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable) -> None:
+    """Export the trained model and, unless --no-report, measure it and print the summary."""
+    model = method.exported_model().float().eval()
+    heads = {
+        f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
+    }
+    export = export_model(model, run.folder / "export", heads=heads or None)
+    print(f"\nexported to {export}: timm.create_model('local-dir:{export}', pretrained=True) loads it")
+    if recipe.report:
+        report = write_report(
+            run.folder / "report",
+            model,
+            untrained.to(next(model.parameters()).device).eval(),
+            table,
+            image_size=recipe.image_size,
+            split=recipe.data.eval_split,
+            columns=(recipe.data.image_column, recipe.data.label_column),
+            limit=recipe.report_images,
+            history=run.history(),
+            seconds=lambda: run.seconds,
+            seed=recipe.seed,
+        )
+        print(report.summary())
+
+
+def start_accelerator(recipe: Recipe) -> Accelerator:
+    """Devices, precision, gradient accumulation and processes are accelerate's."""
+    try:
+        accelerator = Accelerator(
+            mixed_precision=recipe.mixed_precision,
+            gradient_accumulation_steps=recipe.gradient_accumulation,
+            log_with=recipe.tracker,
+            project_dir=recipe.output_dir,
+        )
+        if recipe.tracker is not None:
+            accelerator.init_trackers("vissl_zoo")
+    except (ValueError, ImportError) as error:
+        raise UserError(f"accelerate refuses: {str(error).splitlines()[0]}") from error
+    return accelerator
+
+
+def load_images(recipe: Recipe, accelerator: Accelerator) -> tuple[ImageTable, ImageStore]:
+    """Open the training images, decoded once into memory if they fit; a batch too large is refused first."""
+    data = recipe.data
+    with accelerator.main_process_first():  # it fills the cache that the others read
+        table = open_images(
+            data.path, split=data.split, image_column=data.image_column, label_column=data.label_column
+        )
+    Plan.of(recipe, len(table), accelerator.num_processes)
+    store = open_store(
+        table,
+        recipe.image_size,
+        workers=data.workers,
+        memory_limit=int(data.memory_gib * 2**30),
+        max_bad_fraction=data.max_bad_fraction,
+        progress=accelerator.is_main_process,
+    )
+    return table, store
+
+
+def build_method(recipe: Recipe, model: nn.Module, accelerator: Accelerator) -> Method:
+    """The recipe's method around its model, on this process's device."""
+    try:
+        method = create_method(recipe.method.name, model, **recipe.method.method_args())
+    except ValueError as error:
+        raise UserError(f"--method: {error}") from error
+    if recipe.sync_batch_norm:
+        method = synchronize_batch_norm(method, accelerator.device)
+    return method.to(accelerator.device, getattr(torch, recipe.dtype)).train()
+
+
+def build_optimizer(recipe: Recipe, method: Method) -> torch.optim.SGD:
+    """SGD with momentum (App. B); with --constant-predictor-lr the predictor is a group of its own."""
+    constant = method.constant_lr_parameters() if recipe.constant_predictor_lr else []
+    apart = {id(p) for p in constant}
+    scheduled = [p for p in method.parameters() if p.requires_grad and id(p) not in apart]
+    groups = [{"params": scheduled, "constant_lr": False}]
+    if constant:
+        groups.append({"params": constant, "constant_lr": True})
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def set_learning_rate(recipe: Recipe, plan: Plan, step: int, optimizer: torch.optim.Optimizer) -> float:
+    """Set every group's learning rate for this step; returns the scheduled one."""
+    scheduled = learning_rate(recipe, plan, step)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, plan, 0) if group["constant_lr"] else scheduled
+    return scheduled
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""Images from anywhere: opened without decoding, decoded without surprises, kept as uint8 canvases."""
+
+from vissl_zoo.data.canvas import canvas_size
+from vissl_zoo.data.decode import BadImage, to_rgb
+from vissl_zoo.data.store import Batch, ImageStore, open_store
+from vissl_zoo.data.table import ImageTable, available_splits, open_images
+
+__all__ = [
+    "BadImage",
+    "Batch",
+    "ImageStore",
+    "ImageTable",
+    "available_splits",
+    "canvas_size",
+    "open_images",
+    "open_store",
+    "to_rgb",
+]

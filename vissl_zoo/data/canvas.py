@@ -1,0 +1,45 @@
+"""The one size at which a data set's images are held as tensors until a view is cropped from them."""
+
+import numpy as np
+from PIL import Image
+
+from vissl_zoo.data.decode import BadImage
+from vissl_zoo.data.table import ImageTable
+
+_HEADROOM = (
+    1.5  # canvas side over the side of a view: room for crops of an area down to 1/1.5² at full detail
+)
+_PROBES = 64
+
+
+def canvas_size(table: ImageTable, image_size: int) -> tuple[int, int]:
+    """(H, W) in pixels for images from which views of `image_size` pixels are cropped.
+
+    The images' own size when the first 64 readable ones share it and neither side exceeds 1.5·image_size:
+    such data are never resampled. Otherwise a square of 1.5·image_size, rounded up to a multiple of 8.
+    """
+    sizes = set()
+    for row in range(min(len(table), _PROBES)):
+        try:
+            sizes.add(table.size(row))
+        except BadImage:
+            continue
+    if len(sizes) == 1 and max(next(iter(sizes))) <= _HEADROOM * image_size:
+        return sizes.pop()
+    side = int(np.ceil(_HEADROOM * image_size / 8)) * 8
+    return side, side
+
+
+def read_to_canvas(
+    table: ImageTable, row: int, canvas: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """(uint8 (3, H, W) at the `canvas` size, original (height, width)); raises BadImage.
+
+    An image of another size is resized with antialiasing, its aspect not kept: the original size travels
+    with it, and the crop sampler undoes the distortion when it chooses a crop's shape.
+    """
+    image, size = table.read_with_size(row, canvas)
+    if (image.height, image.width) != canvas:
+        # reducing_gap: first a box reduction, to no less than 3 times the target; no difference is visible.
+        image = image.resize(canvas[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.asarray(image).transpose(2, 0, 1), size

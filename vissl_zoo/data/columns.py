@@ -1,0 +1,120 @@
+"""Which columns of a data set hold the image and the label, and the labels as numbers."""
+
+from collections.abc import Iterable
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Image, Value
+
+from vissl_zoo.errors import UserError
+
+_IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "bytes")
+_LABEL_NAMES = ("label", "labels", "fine_label")
+_BINARY = ("binary", "large_binary")
+
+
+def image_column(dataset: Dataset, path: str, name: str | None = None) -> str:
+    """The column with the images: `name`, or the first Image feature, or a column of bytes.
+
+    Bytes may be bare or a struct {bytes, path}; among several such columns those called image, img, … come
+    first. Raises UserError, which lists the columns, when there is none.
+    """
+    features = dataset.features
+    if name is not None:
+        _require(features, name, path, "image")
+        if not (isinstance(features[name], Image) or _holds_bytes(features[name])):
+            raise UserError(f'{path}: column "{name}" holds {_kind(features[name])}, not encoded images')
+        return name
+    for column, feature in features.items():
+        if isinstance(feature, Image):
+            return column
+    candidates = [column for column, feature in features.items() if _holds_bytes(feature)]
+    for column in (*_IMAGE_NAMES, *candidates):
+        if column in candidates:
+            return column
+    raise UserError(f"{path}: no column holds images; the columns are {', '.join(features)}")
+
+
+def label_column(dataset: Dataset, path: str, name: str | None = None) -> str | None:
+    """The column with the labels: `name`, or a ClassLabel (label, labels, fine_label first), or "label".
+
+    A column "label" that is found, not given, counts only when it holds integers or strings. None when
+    there is none; UserError when `name` is not there or of another type.
+    """
+    features = dataset.features
+    if name is not None:
+        _require(features, name, path, "label")
+        if not _is_class(features[name]):
+            kind = _kind(features[name])
+            raise UserError(
+                f'{path}: label column "{name}" holds {kind}, not integers, class labels or strings'
+            )
+        return name
+    classes = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    for column in (*_LABEL_NAMES, *classes):
+        if column in classes:
+            return column
+    return "label" if "label" in features and _is_class(features["label"]) else None
+
+
+def read_labels(
+    dataset: Dataset, column: str, path: str, siblings: Iterable[Dataset] = ()
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """(labels int64 (N,), class names or None) of a column; a row with no label (null, "" or -1) is -1.
+
+    (None, None) when no row has one. Strings become their place among the sorted names of this split and of
+    its `siblings`, so that a split which lacks a class numbers the others alike. UserError names the row of
+    an integer below -1.
+    """
+    values = _values(dataset, column)
+    names = None
+    if _is_string(dataset.features[column]):
+        tables = [values] + [_values(s, column) for s in siblings if column in s.features]
+        found = {name for table in tables for name in table.unique().to_pylist()}
+        names = sorted(found - {None, ""})
+        number = {name: index for index, name in enumerate(names)}
+        labels = np.array([number.get(value, -1) for value in values.to_pylist()], dtype=np.int64)
+    else:
+        if isinstance(dataset.features[column], ClassLabel):
+            names = list(dataset.features[column].names)
+        labels = values.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
+        if (wrong := np.flatnonzero(labels < -1)).size:
+            row = int(wrong[0])
+            raise UserError(
+                f'{path}: label column "{column}" has {labels[row]} in row {row}; labels start at 0'
+            )
+    return (None, None) if (labels == -1).all() else (labels, names)
+
+
+def is_string_column(dataset: Dataset, column: str) -> bool:
+    """Whether a column holds strings, whose class numbers depend on the other splits."""
+    return _is_string(dataset.features[column])
+
+
+def _values(dataset: Dataset, column: str) -> pa.ChunkedArray:
+    return dataset.select_columns([column]).with_format("arrow")[:].column(column)
+
+
+def _require(features: datasets.Features, name: str, path: str, what: str) -> None:
+    if name not in features:
+        raise UserError(f'{path}: no {what} column "{name}"; the columns are {", ".join(features)}')
+
+
+def _holds_bytes(feature: object) -> bool:
+    if isinstance(feature, dict):  # a struct, as Image stores it
+        feature = feature.get("bytes")
+    return isinstance(feature, Value) and feature.dtype in _BINARY
+
+
+def _is_string(feature: object) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def _is_class(feature: object) -> bool:
+    is_integer = isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
+    return isinstance(feature, ClassLabel) or is_integer or _is_string(feature)
+
+
+def _kind(feature: object) -> str:
+    return feature.dtype if isinstance(feature, Value) else type(feature).__name__

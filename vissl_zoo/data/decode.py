@@ -1,0 +1,129 @@
+"""From the bytes of an image file, of any mode and depth, to an upright 8-bit RGB image."""
+
+import io
+import os
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vissl_zoo.errors import UserError
+
+_ORIENTATION_TAG = 0x0112
+# EXIF orientation -> the transposition that makes the image upright (EXIF 2.32, table 6).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BadImage(UserError):
+    """One image that cannot be read: its `row` in the table, its `name` and the `reason`, one line."""
+
+    def __init__(self, row: int, name: str, reason: str):
+        super().__init__(row, name, reason)  # the arguments themselves, so that it pickles between processes
+        self.row, self.name, self.reason = row, name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return `image` as a new upright 8-bit RGB image, with no metadata left.
+
+    - The EXIF orientation is applied; applying `to_rgb` again changes nothing.
+    - 16-bit grey is scaled, v·255/65535 rounded, where Pillow's own `convert` clips at 255. Grey of 32-bit
+      integers or floats has no agreed range: floats up to 1 are [0, 1]; else the range is 255 (floats only),
+      65535, or the image's own maximum, the first that holds every value. Negative and non-finite
+      values are black. The range never depends on the darkest value, so a dark image stays dark.
+    - Transparency is composited over white: that is the page on which such images are drawn and shown, dark
+      line art on a transparent ground would vanish over black, and the colour stored under a fully
+      transparent pixel is arbitrary and must not show.
+    - CMYK is converted without its colour profile. Of an animation the current frame is taken, which for a
+      newly opened file is the first.
+
+    Raises whatever Pillow raises for damaged data (mostly OSError); a truncated file is damaged.
+    """
+    image.load()
+    orientation = _orientation(image)  # after load(): Pillow turns TIFF upright itself while it loads
+    if image.mode == "F" or image.mode[0] == "I":
+        rgb = Image.fromarray(_scale_to_8_bits(np.asarray(image))).convert("RGB")
+    elif image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image.convert("RGBA"))
+        rgb = canvas.convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    rgb.info = {}  # the orientation tag went with the copy: it must not be applied a second time
+    return rgb
+
+
+def decode(
+    source: bytes | str | os.PathLike, shape: tuple[int, int] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode a file's bytes, or the file at a path, to (RGB image, original upright (height, width)).
+
+    With a `shape` (height, width) wanted in the end, a JPEG much larger is decoded at 1/2, 1/4 or 1/8 of its
+    size, never to less than twice `shape` (as `Image.thumbnail` does); the image returned is then smaller
+    than the size returned. Raises whatever Pillow raises, `Image.DecompressionBombError` included.
+    """
+    with _open(source) as image:
+        size = None
+        if shape is not None and image.format in ("JPEG", "MPO"):
+            height, width = size = _upright_size(image)
+            turned = (width, height) != image.size
+            wanted = shape if turned else shape[::-1]  # (width, height) as stored in the file
+            image.draft(None, (2 * wanted[0], 2 * wanted[1]))
+        rgb = to_rgb(image)
+    return rgb, size or (rgb.height, rgb.width)
+
+
+def image_size(source: bytes | str | os.PathLike) -> tuple[int, int]:
+    """The upright (height, width) in pixels of an encoded image, from its header alone where that is safe."""
+    with _open(source) as image:
+        if image.format != "TIFF":
+            return _upright_size(image)
+    # Whether Pillow reports a TIFF's size before or after turning it differs between its releases.
+    return decode(source)[1]
+
+
+def why_unreadable(error: Exception) -> str:
+    """One line on why an image could not be decoded."""
+    if isinstance(error, UnidentifiedImageError):  # Pillow's text names a BytesIO object's address
+        return "not an image that Pillow can read"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _open(source: bytes | str | os.PathLike) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels: keep the image as stored
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
+
+
+def _scale_to_8_bits(grey: np.ndarray) -> np.ndarray:
+    """Grey values (H, W), integer or float -> uint8 (H, W); the ranges are those of `to_rgb`."""
+    is_float = grey.dtype.kind == "f"
+    values = np.where(np.isfinite(grey), grey, 0).clip(0).astype(np.float64)
+    ceilings = (1.0, 255.0, 65535.0) if is_float else (65535.0,)
+    highest = values.max(initial=0.0)
+    ceiling = next((c for c in ceilings if highest <= c), highest)
+    return np.rint(values * (255.0 / ceiling)).astype(np.uint8)

@@ -1,0 +1,146 @@
+"""A data set as this project sees it: rows of encoded images, perhaps labelled."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Image
+from PIL.Image import Image as PILImage
+
+from vissl_zoo.data import columns
+from vissl_zoo.data.decode import BadImage, decode, image_size, why_unreadable
+from vissl_zoo.data.sources import Source, find_source
+from vissl_zoo.errors import UserError
+
+
+def open_images(
+    path: str | os.PathLike,
+    *,
+    split: str = "train",
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> "ImageTable":
+    """Open one split of a data set of images; no image is decoded yet.
+
+    Args:
+        path: "shapes" (the embedded data; write ./shapes for a folder of that name), a folder of images with
+            or without class folders, an image file, a parquet file, a folder or glob of either, or else
+            the id of a Hugging Face Hub data set, org/name or org/name:config.
+        split: its name, or a synonym such as "val". Data without splits are all "train".
+        image_column: by default the first Image feature, else a column of encoded bytes.
+        label_column: by default a ClassLabel, else integers or strings called "label".
+
+    Raises:
+        UserError: nothing is there, or no such split or column, or the data are empty or unreadable.
+    """
+    path = os.fspath(path)
+    source = find_source(path)
+    split = source.find_split(split)
+    dataset = source.load(split)
+    if not len(dataset):
+        raise UserError(f'{path}: the split "{split}" is empty')
+    image = columns.image_column(dataset, path, image_column)
+    label = columns.label_column(dataset, path, label_column)
+    labels = names = None
+    if label is not None:
+        others = [s for s in source.splits if s != split] if columns.is_string_column(dataset, label) else []
+        labels, names = columns.read_labels(dataset, label, path, (source.load(s) for s in others))
+    return ImageTable(source, split, dataset, image, labels, names)
+
+
+def available_splits(path: str | os.PathLike) -> list[str]:
+    """The names of the splits at `path` (see `open_images`); UserError when nothing is there."""
+    return list(find_source(os.fspath(path)).splits)
+
+
+class ImageTable:
+    """One split of a data set: `len(table)` rows, each an encoded image. `open_images` makes it.
+
+    Attributes:
+        path, split: what was opened.
+        labels: int64 (N,), -1 where a row has no label; None when no row has one.
+        class_names: the name of each label, or None when the labels are bare integers or None.
+
+    It pickles, so that worker processes can read from it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: str,
+        dataset: Dataset,
+        image_column: str,
+        labels: np.ndarray | None,
+        class_names: list[str] | None,
+    ):
+        self.path, self.split = source.path, split
+        self.labels, self.class_names = labels, class_names
+        # Undecoded: one corrupt image must cost that row and not the table.
+        if isinstance(dataset.features[image_column], Image):
+            dataset = dataset.cast_column(image_column, Image(decode=False))
+        self._dataset, self._column = dataset, image_column
+        self._images = dataset.select_columns([image_column])  # so that reading a row reads nothing else
+        self._root, self._fingerprint = source.root, source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else f"{self.labels.max() + 1} classes"
+        return f"ImageTable({self.path!r}, split={self.split!r}, {len(self)} images, {labels})"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A name for these images, equal as long as the data are: of files, their names, sizes and times."""
+        return f"{self._fingerprint(self.split, self._dataset)}-{self._column}"
+
+    def name(self, row: int) -> str:
+        """What to call an image: its path relative to the data set where it has one, else "row 17"."""
+        return self._name(row, self._images[int(row)][self._column])
+
+    def read(self, row: int) -> PILImage:
+        """The image as upright 8-bit RGB (see `to_rgb`); raises BadImage when it cannot be decoded."""
+        return self.read_with_size(row)[0]
+
+    def read_with_size(
+        self, row: int, shape: tuple[int, int] | None = None
+    ) -> tuple[PILImage, tuple[int, int]]:
+        """(RGB image, original (height, width)); see `decode` for what `shape`, (height, width), allows."""
+        return self._decode(row, lambda encoded: decode(encoded, shape))
+
+    def size(self, row: int) -> tuple[int, int]:
+        """The upright (height, width) in pixels, from the file's header; raises BadImage."""
+        return self._decode(row, image_size)
+
+    def column(self, name: str) -> np.ndarray | None:
+        """The values (N,) of another column, such as "ambiguity"; None when there is none of that name."""
+        if name not in self._dataset.column_names or name == self._column:
+            return None
+        values = self._dataset.select_columns([name]).with_format("arrow")[:].column(name)
+        return values.to_numpy()
+
+    def _decode(self, row: int, how):
+        value = self._images[int(row)][self._column]
+        try:
+            return how(self._encoded(value))
+        # On damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error, …: any Exception.
+        except Exception as error:
+            raise BadImage(int(row), self._name(row, value), why_unreadable(error)) from error
+
+    def _encoded(self, value: dict | bytes | None) -> bytes | Path:
+        path = None
+        if isinstance(value, dict):
+            value, path = value.get("bytes"), value.get("path")
+        if value is None and path is None:
+            raise ValueError("the row holds no image")
+        return value if value is not None else (self._root or Path()) / path
+
+    def _name(self, row: int, value: dict | bytes | None) -> str:
+        path = value.get("path") if isinstance(value, dict) else None
+        if not path:
+            return f"row {int(row)}"
+        path = Path(path)
+        if self._root is not None and path.is_relative_to(self._root):
+            path = path.relative_to(self._root)
+        return str(path)

@@ -1,0 +1,22 @@
+"""Distributions on the unit sphere S^(d-1), as `torch.distributions` classes.
+
+    posterior = PowerSpherical(mu, kappa)                    # mu (..., d), kappa (...)
+    posterior.log_prob(z)                                    # (...)
+    kl_divergence(posterior, HypersphericalUniform(d))       # (...)
+
+`dim` is everywhere the ambient dimension d, not that of the surface. `log_normalizer` and
+`log1p_cosine` are the two pieces of the log density, for a loss that weighs or stops them separately.
+"""
+
+from .hyperspherical_uniform import HypersphericalUniform
+from .power_spherical import PowerSpherical, log_normalizer
+from .sphere import UnitSphere, log1p_cosine, unit_sphere
+
+__all__ = [
+    "HypersphericalUniform",
+    "PowerSpherical",
+    "UnitSphere",
+    "log1p_cosine",
+    "log_normalizer",
+    "unit_sphere",
+]

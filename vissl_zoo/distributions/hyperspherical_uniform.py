@@ -1,0 +1,94 @@
+"""The uniform distribution on the unit sphere, the prior p(z) of Table 1."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, register_kl
+
+from .precision import outside_autocast, result_dtype, working_dtype
+from .sphere import checked_dim, log_area, unit_sphere
+
+
+class HypersphericalUniform(Distribution):
+    """Uniform on S^(dim-1) = {z in R^dim : ‖z‖ = 1}; `dim` is the ambient dimension.
+
+    Args:
+        dim: d >= 2.
+        batch_shape: shape of a batch of identical, independent distributions.
+        dtype: of the results; the default is torch's. Half precision gives float32.
+        device: where samples are drawn; the default is torch's.
+        validate_args: as in `torch.distributions`.
+
+    Event shape (d,). The density is one over the area, Γ(d/2) / (2 π^(d/2)). There is no mode.
+    Raises ValueError for dim < 2, TypeError for a dtype that is not floating-point.
+    """
+
+    arg_constraints = {}
+    support = unit_sphere
+    has_rsample = True  # there is no parameter, so a sample is trivially differentiable in them
+
+    def __init__(self, dim: int, batch_shape=(), dtype=None, device=None, validate_args=None):
+        self.dim = checked_dim(dim)
+        self.dtype = result_dtype(dtype or torch.get_default_dtype())
+        self.device = torch.empty(0, device=device).device
+        super().__init__(torch.Size(batch_shape), torch.Size((self.dim,)), validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        """The same distribution with another batch shape."""
+        new = self._get_checked_instance(HypersphericalUniform, _instance)
+        new.dim, new.dtype, new.device = self.dim, self.dtype, self.device
+        super(HypersphericalUniform, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """Zeros, (*batch, d)."""
+        return self._constant(0.0, self._extended_shape())
+
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variance of each coordinate, 1/d, (*batch, d)."""
+        return self._constant(1 / self.dim, self._extended_shape())
+
+    def rsample(self, sample_shape=()) -> Tensor:
+        """Samples (*sample_shape, *batch, d): normalised Gaussian noise (Muller 1959)."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        with outside_autocast(self.device):
+            noise = torch.randn(shape, dtype=working_dtype(self.device), device=self.device)
+            return torch.nn.functional.normalize(noise, dim=-1).to(self.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Minus the log of the area, in nats, for `value` (..., d), as (...) broadcast with the batch.
+
+        Raises ValueError under validation for a wrong shape or a `value` off the sphere.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        dtype = result_dtype(self.dtype, value.dtype)
+        return torch.full(shape, -log_area(self.dim), dtype=dtype, device=value.device)
+
+    def entropy(self) -> Tensor:
+        """The log of the area, in nats, (*batch)."""
+        return self._constant(log_area(self.dim), self.batch_shape)
+
+    def _constant(self, value: float, shape: torch.Size) -> Tensor:
+        return torch.full(shape, value, dtype=self.dtype, device=self.device)
+
+    def __repr__(self):
+        return f"HypersphericalUniform(dim: {self.dim}, batch_shape: {self.batch_shape})"
+
+
+def check_same_dim(p: Distribution, q: Distribution) -> None:
+    """ValueError unless both distributions live on one sphere."""
+    if p.event_shape != q.event_shape:
+        raise ValueError(f"KL between distributions on different spheres: {p} and {q}")
+
+
+@register_kl(HypersphericalUniform, HypersphericalUniform)
+def _kl_uniform_uniform(p, q):
+    check_same_dim(p, q)
+    shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    return torch.zeros(shape, dtype=result_dtype(p.dtype, q.dtype), device=p.device)

@@ -1,0 +1,111 @@
+"""The pictures of a report. Matplotlib draws on files alone; no window is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+SURE, UNSURE, NEUTRAL = "#1b7f79", "#c8553d", "#5b6770"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _tidy(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def gallery(
+    certain: Sequence[tuple[Image.Image, str]], uncertain: Sequence[tuple[Image.Image, str]], path: Path
+) -> None:
+    """The most and the least certain images, each (image, caption), as two blocks of a contact sheet (Fig. 1)."""
+    columns = 8
+    rows = [-(-len(block) // columns) for block in (certain, uncertain)]
+    figure = _figure(9.2, 1.28 * sum(rows) + 0.9)
+    blocks = figure.subfigures(2, 1, height_ratios=[max(1, r) for r in rows])
+    titles = ("most certain: highest κ", "least certain: lowest κ")
+    for block, images, title, colour, height in zip(
+        blocks, (certain, uncertain), titles, (SURE, UNSURE), rows, strict=True
+    ):
+        block.suptitle(title, color=colour, fontsize=11, fontweight="bold", x=0.01, ha="left")
+        grid = np.atleast_2d(block.subplots(max(1, height), columns))
+        for axes in grid.flat:
+            axes.axis("off")
+        for axes, (image, caption) in zip(grid.flat, images, strict=False):
+            thumbnail = image.copy()
+            thumbnail.thumbnail((224, 224))
+            axes.imshow(thumbnail, interpolation="nearest" if max(thumbnail.size) < 100 else "antialiased")
+            axes.set_title(caption, fontsize=7, pad=2, color=NEUTRAL)
+    figure.savefig(path)
+
+
+def curves(history: list[dict[str, Any]], path: Path) -> None:
+    """Loss and its terms, κ, and the signals of collapse against the step."""
+    skip = {"step", "epoch", "lr", "images_per_second", "seconds", "kappa_std", "kappa_mean"}
+    skip |= {"embedding_std", "effective_rank"}
+    terms = [k for k in history[0] if k not in skip]
+    steps = [line["step"] for line in history]
+    figure = _figure(9.2, 2.6)
+    loss, kappa, collapse = figure.subplots(1, 3)
+    for name in terms:
+        loss.plot(steps, [line[name] for line in history], label=name, lw=1.2)
+    loss.set_title("loss and its terms", fontsize=9)
+    loss.legend(fontsize=7, frameon=False)
+    mean = np.array([line["kappa_mean"] for line in history])
+    spread = np.array([line["kappa_std"] for line in history])
+    kappa.plot(steps, mean, color=SURE, lw=1.2)
+    kappa.fill_between(steps, np.maximum(mean - spread, 0), mean + spread, color=SURE, alpha=0.2, lw=0)
+    kappa.set_title("κ, mean ± deviation", fontsize=9)
+    collapse.plot(steps, [line["embedding_std"] for line in history], color=NEUTRAL, lw=1.2)
+    collapse.set_title("spread of the embedding (0: collapsed)", fontsize=9)
+    collapse.set_ylim(0, 1.05)
+    for axes in (loss, kappa, collapse):
+        axes.set_xlabel("step", fontsize=8)
+        _tidy(axes)
+    figure.savefig(path)
+
+
+def kappa_histogram(kappa: np.ndarray, correct: np.ndarray | None, path: Path) -> None:
+    """Histogram of κ (N,), apart for images that kNN classifies correctly (N,) bool and wrongly (Fig. 9)."""
+    figure = _figure(4.5, 2.9)
+    axes = figure.subplots()
+    bins = np.histogram_bin_edges(kappa, bins=40)
+    if correct is None:
+        axes.hist(kappa, bins, color=SURE, alpha=0.8)
+    else:
+        axes.hist(kappa[correct], bins, color=SURE, alpha=0.65, label="kNN correct")
+        axes.hist(kappa[~correct], bins, color=UNSURE, alpha=0.65, label="kNN wrong")
+        axes.legend(fontsize=8, frameon=False)
+    axes.set_xlabel("κ", fontsize=9)
+    axes.set_ylabel("images", fontsize=9)
+    _tidy(axes)
+    figure.savefig(path)
+
+
+def uncertainty_by_ambiguity(uncertainty: np.ndarray, ambiguity: np.ndarray, path: Path) -> None:
+    """Uncertainty (N,) against the known ambiguity (N,), with median and quartiles in ten bins."""
+    figure = _figure(4.5, 2.9)
+    axes = figure.subplots()
+    axes.scatter(ambiguity, uncertainty, s=4, color=NEUTRAL, alpha=0.25, lw=0)
+    edges = np.quantile(ambiguity, np.linspace(0, 1, 11))
+    member = np.clip(np.searchsorted(edges, ambiguity, side="right") - 1, 0, 9)
+    filled = [b for b in range(10) if (member == b).any()]
+    centres = [ambiguity[member == b].mean() for b in filled]
+    low, middle, high = np.array([np.quantile(uncertainty[member == b], [0.25, 0.5, 0.75]) for b in filled]).T
+    axes.errorbar(
+        centres, middle, [middle - low, high - middle], color=UNSURE, marker="o", ms=4, capsize=2, lw=1.2
+    )
+    axes.set_xlabel("known ambiguity a(x)", fontsize=9)
+    axes.set_ylabel("uncertainty", fontsize=9)
+    _tidy(axes)
+    figure.savefig(path)

@@ -1,0 +1,89 @@
+"""k-nearest-neighbour classification (§6.1, App. B): cosine similarity, votes weighted by exp(s / T).
+
+All k come from one sorted list of neighbours, and k is chosen on a split of the training set, never on the test set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+TEMPERATURE = 0.07
+MOST_NEIGHBOURS = 200
+VALIDATION_SHARE = 0.2  # of the training set, as in the paper
+
+
+class KNNResult(NamedTuple):
+    """`top1` is a fraction; `predictions` and `correct` are (N,) for the N test images."""
+
+    top1: float
+    k: int
+    predictions: np.ndarray
+    correct: np.ndarray
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int, *, chunk: int = 1024) -> tuple[Tensor, Tensor]:
+    """Cosine similarity and index (N, k) of each query's k nearest in the bank, the nearest first.
+
+    Args:
+        queries: (N, F), normalised here.
+        bank: (M, F), normalised here, M >= k.
+        k: neighbours.
+        chunk: queries compared at once, which bounds the memory at chunk × M.
+    """
+    queries, bank = normalize(queries.float(), dim=1), normalize(bank.float(), dim=1)
+    found = [(part @ bank.T).topk(k, dim=1) for part in queries.split(chunk)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def predict_for_every_k(similarity: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Predicted class (N, K) from the first 1, 2, … K neighbours.
+
+    Args:
+        similarity: (N, K), sorted, the nearest first.
+        labels: (N, K), the neighbours' classes.
+        classes: number of classes.
+    """
+    votes = torch.zeros(len(similarity), classes, dtype=torch.float64)
+    weights = (similarity.double() / TEMPERATURE).exp()
+    predictions = torch.empty(labels.shape, dtype=torch.int64)
+    for k in range(labels.shape[1]):
+        votes.scatter_add_(1, labels[:, k : k + 1], weights[:, k : k + 1])
+        predictions[:, k] = votes.argmax(dim=1)
+    return predictions
+
+
+def knn(
+    bank: np.ndarray, bank_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray, *, seed: int = 0
+) -> KNNResult:
+    """Top-1 accuracy of the queries, k in 1…200 chosen on a fifth of the bank held out from the rest.
+
+    Args:
+        bank: training embeddings (M, F).
+        bank_labels: classes (M,), from 0.
+        queries: test embeddings (N, F).
+        query_labels: classes (N,).
+        seed: of the choice of the held-out fifth.
+
+    Raises:
+        ValueError: with fewer than 5 training or 1 test image.
+    """
+    if len(bank) < 5 or len(queries) < 1:
+        raise ValueError(f"kNN needs 5 training and 1 test image, not {len(bank)} and {len(queries)}")
+    classes = int(max(bank_labels.max(), query_labels.max())) + 1
+    features, labels = torch.from_numpy(bank), torch.from_numpy(bank_labels)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(bank)))
+    held_out = max(1, int(VALIDATION_SHARE * len(bank)))
+    validation, rest = order[:held_out], order[held_out:]
+    k = min(MOST_NEIGHBOURS, len(rest))
+    similarity, index = nearest(features[validation], features[rest], k)
+    guesses = predict_for_every_k(similarity, labels[rest][index], classes)
+    best = int((guesses == labels[validation, None]).double().mean(0).argmax()) + 1
+    similarity, index = nearest(torch.from_numpy(queries), features, best)
+    predictions = predict_for_every_k(similarity, labels[index], classes)[:, -1].numpy()
+    correct = predictions == query_labels
+    return KNNResult(float(correct.mean()), best, predictions, correct)

@@ -1,0 +1,254 @@
+"""The report at the end of a training: what was learnt, what κ knows, and the images it is most and least sure of.
+
+It looks at a sample of the images; `limit` says how large. Data without labels get what needs none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from torch import nn
+
+from vissl_zoo.data import BadImage, ImageStore, ImageTable, available_splits, open_images, open_store
+from vissl_zoo.evaluation import figures
+from vissl_zoo.evaluation.features import Features, extract
+from vissl_zoo.evaluation.knn import KNNResult, knn
+from vissl_zoo.evaluation.uncertainty import auroc, edge_density, pixel_deviation, spearman
+
+EVALUATION_SPLITS = ("test", "validation")
+HELD_OUT = 0.1  # of the training images, where the data have no other split
+GALLERY = 16
+
+
+@dataclass
+class Report:
+    """What `write_report` found: `metrics` as in metrics.json, rows of the summary, and what was left out."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    rows: list[tuple[str, str, str]]
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """The summary table as text, with the names of the pictures."""
+        width = max(len(row[0]) for row in self.rows)
+        lines = [f"{'':{width}}  {'trained':>9}  {'untrained':>9}"]
+        lines += [f"{name:{width}}  {trained:>9}  {untrained:>9}" for name, trained, untrained in self.rows]
+        lines += ["", *self.notes] if self.notes else [""]
+        return "\n".join(
+            [*lines, f"gallery: {self.folder / 'gallery.png'}", f"report:  {self.folder / 'index.html'}"]
+        )
+
+
+@dataclass
+class ReportImages:
+    """The images a report is made from: a bank for kNN, and the ones that are scored."""
+
+    bank: ImageStore
+    bank_table: ImageTable
+    scored: ImageStore
+    scored_table: ImageTable
+    about: str
+
+
+def write_report(
+    folder: Path,
+    model: nn.Module,
+    untrained: nn.Module,
+    table: ImageTable,
+    *,
+    image_size: int,
+    split: str | None,
+    columns: tuple[str | None, str | None],
+    limit: int,
+    history: list[dict[str, Any]],
+    seconds: Callable[[], float],
+    seed: int,
+) -> Report:
+    """Measure a trained model beside its untrained self, and draw what it is sure and unsure of.
+
+    Args:
+        folder: where metrics.json, the PNG pictures and index.html go.
+        model: the trained model, with `represent`.
+        untrained: the same model before training.
+        table: the training images.
+        image_size: side of the central crop that is looked at.
+        split: the split to measure on; None for `test` or `validation`, or else a tenth of the training images.
+        columns: names of the image and the label column, or None.
+        limit: most training images looked at; a quarter as many are scored.
+        history: the lines of metrics.jsonl.
+        seconds: how long the run has taken, asked at the end.
+        seed: of every random choice.
+
+    Raises:
+        UserError: the split cannot be opened.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    images = choose_images(table, split, columns, limit, image_size, seed)
+    scored = extract(model, images.scored, image_size, progress="scoring")
+    before = extract(untrained, images.scored, image_size, progress="scoring, untrained")
+    metrics: dict[str, Any] = {"images": len(images.scored), "kappa_mean": float(scored.kappa.mean())}
+    metrics |= {"kappa_std": float(scored.kappa.std()), "uncertainty_mean": float(scored.uncertainty.mean())}
+    report = Report(folder, metrics, [], [images.about])
+    report.rows.append(("κ, mean", f"{scored.kappa.mean():.4g}", f"{before.kappa.mean():.4g}"))
+    plots = [("kappa.png", "histogram of kappa")]
+    result = _classify(report, images, model, untrained, scored, before, image_size, seed)
+    ambiguity = _column(images, "ambiguity")
+    if ambiguity is not None:
+        _compare_with_ambiguity(report, images, scored, before, ambiguity)
+        figures.uncertainty_by_ambiguity(scored.uncertainty, ambiguity, folder / "ambiguity.png")
+        plots.append(("ambiguity.png", "uncertainty against the known ambiguity"))
+    figures.kappa_histogram(scored.kappa, None if result is None else result.correct, folder / "kappa.png")
+    figures.curves(history, folder / "curves.png")
+    _draw_gallery(images, scored, ambiguity, folder / "gallery.png")
+    metrics["seconds"] = seconds()
+    report.rows.append(("seconds, training and report", f"{metrics['seconds']:.0f}", ""))
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    _write_page(report, plots)
+    return report
+
+
+def choose_images(
+    table: ImageTable,
+    split: str | None,
+    columns: tuple[str | None, str | None],
+    limit: int,
+    size: int,
+    seed: int,
+) -> ReportImages:
+    """Open the bank (training images) and the images to score, both in the order of the data.
+
+    Raises:
+        UserError: the split does not exist or cannot be read.
+    """
+    rng = np.random.default_rng(seed)
+    if split is None:
+        split = next((s for s in EVALUATION_SPLITS if s in available_splits(table.path)), None)
+    if split is None:
+        order = rng.permutation(len(table))
+        held_out = max(1, round(HELD_OUT * len(table)))
+        scored_rows, bank_rows, scored_table = order[:held_out], order[held_out:], table
+        about = f"a tenth of the split {table.split!r} of {table.path}, which training saw, without labels"
+    else:
+        scored_table = open_images(table.path, split=split, image_column=columns[0], label_column=columns[1])
+        scored_rows, bank_rows = rng.permutation(len(scored_table)), rng.permutation(len(table))
+        about = f"the split {split!r} of {table.path}"
+    if table.labels is None:  # no bank is needed, and a small folder is shown whole
+        scored_table, scored_rows = table, rng.permutation(len(table))
+        about = f"the split {table.split!r} of {table.path}"
+    bank_rows, scored_rows = np.sort(bank_rows[:limit]), np.sort(scored_rows[: max(1, limit // 4)])
+    if len(bank_rows) == 0:
+        bank_rows = scored_rows
+    options = {"max_bad_fraction": 1.0, "progress": False}
+    scored = open_store(scored_table, size, rows=scored_rows, **options)
+    bank = open_store(table, size, rows=bank_rows, **options) if table.labels is not None else scored
+    return ReportImages(bank, table, scored, scored_table, f"Measured on {len(scored)} images: {about}.")
+
+
+def _classify(
+    report: Report,
+    images: ReportImages,
+    model: nn.Module,
+    untrained: nn.Module,
+    scored: Features,
+    before: Features,
+    image_size: int,
+    seed: int,
+) -> KNNResult | None:
+    """kNN accuracy and the AUROC of κ for it; None, and a note, where there are no labels."""
+    if images.bank_table.labels is None or images.scored_table.labels is None:
+        report.notes.append("Without labels there is no kNN accuracy and no AUROC.")
+        return None
+    bank_labels = images.bank_table.labels[images.bank.rows]
+    labels = images.scored_table.labels[images.scored.rows]
+    if (bank_labels < 0).any() or (labels < 0).any():
+        report.notes.append("Some images have no label: kNN accuracy and AUROC are left out.")
+        return None
+    results = []
+    for each, features, called in ((model, scored, "features"), (untrained, before, "features, untrained")):
+        bank = extract(each, images.bank, image_size, progress=called)
+        results.append(knn(bank.embedding, bank_labels, features.embedding, labels, seed=seed))
+    trained, floor = results
+    areas = auroc(scored.kappa, trained.correct), auroc(before.kappa, floor.correct)
+    report.metrics |= {
+        "knn_top1": trained.top1,
+        "knn_top1_untrained": floor.top1,
+        "knn_k": trained.k,
+        "auroc_kappa_knn": areas[0],
+        "auroc_kappa_knn_untrained": areas[1],
+    }
+    report.rows.append(
+        (f"kNN top-1 (k = {trained.k}), %", f"{100 * trained.top1:.1f}", f"{100 * floor.top1:.1f}")
+    )
+    report.rows.append(("AUROC of κ for kNN correctness", _number(areas[0]), _number(areas[1])))
+    return trained
+
+
+def _compare_with_ambiguity(
+    report: Report, images: ReportImages, scored: Features, before: Features, ambiguity: np.ndarray
+) -> None:
+    """Spearman of the uncertainty with the ground truth, beside scores that have learnt nothing."""
+    order = np.arange(len(images.scored))
+    pixels = next(iter(images.scored.batches([order]))).images.numpy()
+    learnt = spearman(scored.uncertainty, ambiguity)
+    blank = {
+        "untrained_kappa": spearman(before.uncertainty, ambiguity),
+        "edge_density": spearman(edge_density(pixels), ambiguity),
+        "pixel_deviation": spearman(pixel_deviation(pixels), ambiguity),
+    }
+    report.metrics["spearman_uncertainty_ambiguity"] = learnt
+    report.metrics |= {f"spearman_{name}_ambiguity": value for name, value in blank.items()}
+    report.rows.append(
+        ("Spearman of uncertainty with ambiguity", _number(learnt), _number(blank["untrained_kappa"]))
+    )
+    for name in ("edge_density", "pixel_deviation"):
+        report.rows.append((f"  of {name.replace('_', ' ')}, no network", "", _number(blank[name])))
+
+
+def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray | None, path: Path) -> None:
+    """The GALLERY most and least certain of the scored images, at most half of them each."""
+    order = np.argsort(-scored.kappa, kind="stable")
+    count = min(GALLERY, max(1, len(order) // 2))
+
+    def captioned(position: int):
+        row = int(images.scored.rows[position])
+        caption = f"κ {scored.kappa[position]:.0f}"
+        if ambiguity is not None:
+            caption += f", a {ambiguity[position]:.2f}"
+        return images.scored_table.read(row), caption
+
+    chosen = []
+    for positions in (order[:count], order[::-1][:count]):
+        block = []
+        for position in positions:
+            try:
+                block.append(captioned(int(position)))
+            except BadImage:  # decoded on the fly, an unreadable image has a stand-in and no picture
+                continue
+        chosen.append(block)
+    figures.gallery(*chosen, path)
+
+
+def _column(images: ReportImages, name: str) -> np.ndarray | None:
+    values = images.scored_table.column(name)
+    return None if values is None else values[images.scored.rows]
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _write_page(report: Report, plots: list[tuple[str, str]]) -> None:
+    loader = jinja2.PackageLoader("vissl_zoo.evaluation", "")
+    page = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html.jinja")
+    about, *notes = report.notes
+    html = page.render(
+        title="What was learnt, and how sure it is", about=about, notes=notes, rows=report.rows, plots=plots
+    )
+    (report.folder / "index.html").write_text(html)

@@ -1,0 +1,53 @@
+"""The registered models. Importing this package adds them to timm's registry and changes nothing else there.
+
+Every module here whose name has no leading underscore is one method: its configurations and its entrypoints.
+A new method is one more such file. The modules are named after methods, since timm lists modules by their
+last name and a `resnet` here would join its own.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+import timm
+from torch import nn
+
+from ._backbones import unknown_name
+from ._representation import Representation, RepresentationMixin, add_kappa_head
+
+__all__ = [
+    "METHODS",
+    "Representation",
+    "RepresentationMixin",
+    "add_kappa_head",
+    "create_model",
+    "entrypoints",
+]
+
+METHODS = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+"""Names of the methods, each also the name of its generic entrypoint."""
+
+_modules = {name: importlib.import_module(f"{__name__}.{name}") for name in METHODS}
+
+
+def entrypoints() -> dict[str, Callable[..., nn.Module]]:
+    """Return every registered entrypoint of the zoo by name."""
+    return {name: getattr(module, name) for module in _modules.values() for name in module.__all__}
+
+
+def create_model(model_name: str, pretrained: bool = False, **kwargs) -> nn.Module:
+    """Create a model as `timm.create_model` does, with help for a misspelled name.
+
+    Args:
+        model_name: a name of the zoo or of timm, "local-dir:FOLDER" or "hf-hub:ORG/NAME@REVISION".
+        pretrained: load its weights.
+        **kwargs: everything that `timm.create_model` takes, and for the zoo's models `kappa_head`,
+            `latent_dim` and `kappa_map` (DINO also `prototypes`, `bottleneck_dim` and `teacher_temperature`;
+            the generic names `backbone`).
+
+    Raises:
+        ValueError: no such model; the message names close matches.
+    """
+    if not any(c in model_name for c in ":/\\") and not timm.is_model(model_name):
+        raise ValueError(unknown_name(model_name, timm.list_models()))
+    return timm.create_model(model_name, pretrained=pretrained, **kwargs)

@@ -1,0 +1,57 @@
+"""VI-SimSiam models: the posterior of an image is a Power Spherical with a learned concentration κ(x).
+
+Representation Uncertainty in Self-Supervised Learning as Variational Inference, Nakamura et al. 2023.
+κ is learned in the loss, together with the embedding.
+"""
+
+from timm.models import generate_default_cfgs, register_model
+
+from ._backbones import backbone_cfg
+from ._build import build_model
+
+default_cfgs = generate_default_cfgs(
+    {
+        "vi_simsiam": backbone_cfg("resnet18"),
+        "vi_simsiam_resnet18": backbone_cfg("resnet18"),
+        "vi_simsiam_resnet18_cifar": backbone_cfg("resnet18_cifar"),
+        "vi_simsiam_resnet50": backbone_cfg("resnet50"),
+        "vi_simsiam_convnext_tiny": backbone_cfg("convnext_tiny"),
+        "vi_simsiam_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
+    }
+)
+
+
+@register_model
+def vi_simsiam(pretrained: bool = False, backbone: str = "resnet18", **kwargs):
+    """VI-SimSiam on any timm backbone, named by `backbone`."""
+    return build_model("vi_simsiam", backbone, pretrained, True, **kwargs)
+
+
+@register_model
+def vi_simsiam_resnet18(pretrained: bool = False, **kwargs):
+    """VI-SimSiam on ResNet-18, the paper's network: embedding (B, 512)."""
+    return build_model("vi_simsiam_resnet18", "resnet18", pretrained, **kwargs)
+
+
+@register_model
+def vi_simsiam_resnet18_cifar(pretrained: bool = False, **kwargs):
+    """VI-SimSiam on ResNet-18 with a 3×3 stride-1 stem for 32-pixel images: embedding (B, 512)."""
+    return build_model("vi_simsiam_resnet18_cifar", "resnet18_cifar", pretrained, **kwargs)
+
+
+@register_model
+def vi_simsiam_resnet50(pretrained: bool = False, **kwargs):
+    """VI-SimSiam on ResNet-50: embedding (B, 2048)."""
+    return build_model("vi_simsiam_resnet50", "resnet50", pretrained, **kwargs)
+
+
+@register_model
+def vi_simsiam_convnext_tiny(pretrained: bool = False, **kwargs):
+    """VI-SimSiam on ConvNeXt-T: embedding (B, 768)."""
+    return build_model("vi_simsiam_convnext_tiny", "convnext_tiny", pretrained, **kwargs)
+
+
+@register_model
+def vi_simsiam_vit_small_patch16_224(pretrained: bool = False, **kwargs):
+    """VI-SimSiam on ViT-S/16: embedding (B, 384)."""
+    return build_model("vi_simsiam_vit_small_patch16_224", "vit_small_patch16_224", pretrained, **kwargs)

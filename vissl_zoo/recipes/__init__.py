@@ -1,0 +1,100 @@
+"""Named recipes, and the command line that tyro makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import tyro
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.recipes import dino, simsiam, vi_simsiam
+from vissl_zoo.recipes.base import Data, MethodOptions, NamedRecipe, Recipe, Views
+
+RECIPES: dict[str, NamedRecipe] = {
+    named.name: named for module in (vi_simsiam, simsiam, dino) for named in module.RECIPES
+}
+DEFAULT = "demo"
+
+
+def overview() -> str:
+    """All recipes, one a paragraph: what it is, its command, its cost and what to expect."""
+    parts = [
+        f"{r.name}\n  {r.about}\n  command:  {r.command}\n  cost:     {r.cost}\n  expected: {r.expected}"
+        for r in RECIPES.values()
+    ]
+    return "\n\n".join(parts)
+
+
+def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
+    """Command line to recipe: an optional recipe name, then flags that change its fields.
+
+    `--help` prints and exits with 0; `RECIPE --help` shows that recipe's values.
+
+    Raises:
+        UserError: one line, for an unknown recipe or flag, or a value a flag cannot take.
+    """
+    arguments = list(arguments)
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else DEFAULT
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}{_close(name, RECIPES)}; there are: {', '.join(RECIPES)}")
+    named = RECIPES[name]
+    if named.recipe.output_dir is None:
+        named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
+    description = (
+        f"{named.about}\n\nRecipes: {', '.join(RECIPES)}. `{prog} RECIPE --help` shows one's values."
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            recipe = tyro.cli(
+                type(named.recipe),
+                default=named.recipe,
+                args=arguments,
+                prog=f"{prog} [RECIPE]" if name == DEFAULT else f"{prog} {name}",
+                description=description,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_one_line(said.getvalue())} (see {prog} {name} --help)") from None
+    sys.stderr.write(said.getvalue())
+    recipe.validate()
+    return recipe
+
+
+def _close(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _one_line(box: str) -> str:
+    """The message out of the box that tyro draws: what stands between its title and its next rule."""
+    lines = [line.strip(" │") for line in box.splitlines()][1:]
+    message: list[str] = []
+    for line in lines:
+        if line.strip("╭╮╰╯─- "):
+            message.append(line)
+        elif message:
+            break
+    text = " ".join(message) or "the command line could not be read"
+    if "Perhaps you meant:" in lines:
+        text += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1].split()[0]}"
+    return text.rstrip(".")
+
+
+__all__ = [
+    "DEFAULT",
+    "RECIPES",
+    "Data",
+    "MethodOptions",
+    "NamedRecipe",
+    "Recipe",
+    "Views",
+    "overview",
+    "parse",
+]

@@ -1,0 +1,211 @@
+"""A recipe: everything a training run is made of, as one frozen dataclass; every field is a flag of train.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from vissl_zoo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images."""
+
+    path: str = "shapes"
+    """A Hub data set (org/name), a folder of images, parquet files or a folder of them, or `shapes`, the
+    embedded data set."""
+    split: str = "train"
+    """The split to train on."""
+    eval_split: str | None = None
+    """The split the report measures on; by default `test` or `validation`, whichever exists, else 10% held out."""
+    image_column: str | None = None
+    """The column that holds the images; found by its type if not given."""
+    label_column: str | None = None
+    """The column that holds the class labels, which only the report uses; found if not given, and optional."""
+    workers: int | None = None
+    """Workers that decode images; by default as many as the machine has cores, up to 16."""
+    memory_gib: float = 4.0
+    """Decoded images are kept in memory if they fit in this many GiB, and decoded on the fly if not."""
+    max_bad_fraction: float = 0.01
+    """Stop when more than this fraction of the images is corrupt; fewer are skipped and named."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """The random views: SimSiam's augmentations by default."""
+
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Area of a random crop, as a fraction of the image's."""
+    low: int = 0
+    """How many low-resolution views beside the two standard ones (multi-crop)."""
+    low_size: int | None = None
+    """Side of a low-resolution view in pixels."""
+    low_scale: tuple[float, float] = (0.05, 0.2)
+    """Area of a low-resolution view's crop, as a fraction of the image's."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    jitter: float = 0.8
+    """Probability of colour jitter, with the strengths below."""
+    brightness: float = 0.4
+    """Strength of the brightness jitter."""
+    contrast: float = 0.4
+    """Strength of the contrast jitter."""
+    saturation: float = 0.4
+    """Strength of the saturation jitter."""
+    hue: float = 0.1
+    """Strength of the hue jitter, in turns of the colour circle."""
+    grayscale: float = 0.2
+    """Probability of conversion to grey."""
+    blur: float = 0.5
+    """Probability of Gaussian blur; 0 is usual for images of 32 pixels."""
+    sigma: tuple[float, float] = (0.1, 2.0)
+    """Standard deviation of the blur, in pixels of the view."""
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Options of one method; a subclass names the method and says which options belong to the model."""
+
+    name: ClassVar[str]
+    model_options: ClassVar[tuple[str, ...]]
+
+    def model_args(self) -> dict[str, Any]:
+        """Keyword arguments of the timm model, which its config.json keeps."""
+        return {k: getattr(self, k) for k in self.model_options}
+
+    def method_args(self) -> dict[str, Any]:
+        """Keyword arguments of the method."""
+        names = [f.name for f in dataclasses.fields(self)]
+        return {k: getattr(self, k) for k in names if k not in self.model_options}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training run is made of."""
+
+    method: MethodOptions
+    model: str
+    """A registered model of the recipe's method, such as vi_simsiam_resnet50."""
+    backbone: str | None = None
+    """Any timm backbone, where the model is the method's bare name (vi_simsiam, simsiam, dino)."""
+    data: Data = field(default_factory=Data)
+    views: Views = field(default_factory=Views)
+    image_size: int = 224
+    """Side of a standard view, in pixels."""
+    batch_size: int = 512
+    """Images in one step, over all processes together: a recipe means the same on one device and on eight."""
+    gradient_accumulation: int = 1
+    """Steps whose gradients are added up before the optimizer moves."""
+    epochs: int = 200
+    """Passes over the training images."""
+    max_steps: int | None = None
+    """End after this many optimizer steps; the learning rate's schedule then spans these."""
+    lr: float = 0.1
+    """Learning rate for `lr_batch_size` images; it scales linearly with the images per optimizer step."""
+    lr_batch_size: int = 512
+    """The batch that `lr` is meant for."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate falls over the training."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate rises linearly at the start."""
+    constant_predictor_lr: bool = False
+    """Keep the predictor's learning rate at its first value, as SimSiam's own recipe does."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-4
+    """Weight decay, on all parameters as in SimSiam."""
+    clip_gradient: float | None = None
+    """Largest norm of the gradient; none by default."""
+    seed: int = 0
+    """Weights, order of the images and views all follow from it."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Precision of the backbone; κ and the loss are computed in float32 or better whatever this says."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the weights; float64 is for checking one run against another."""
+    sync_batch_norm: bool = True
+    """Batch norm over the global batch when there are several processes."""
+    output_dir: str | None = None
+    """Where the run goes; by default runs/ and the recipe's name."""
+    log_every: int = 20
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = 500
+    """Optimizer steps between checkpoints; there is always one at the end."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the output folder."""
+    max_minutes: float | None = None
+    """Save and stop after this long; `--resume` goes on exactly where it stopped."""
+    tracker: str | None = None
+    """Also log to a tracker that accelerate knows and that is installed (tensorboard, wandb, ...)."""
+    report: bool = True
+    """Draw the report when the training is done."""
+    report_images: int = 10_000
+    """At most this many training images, and a quarter as many test images, are looked at for the report."""
+
+    def validate(self) -> None:
+        """Refuse what cannot work, before any data is read.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+        positive = {
+            "image-size": self.image_size,
+            "batch-size": self.batch_size,
+            "gradient-accumulation": self.gradient_accumulation,
+            "lr": self.lr,
+            "lr-batch-size": self.lr_batch_size,
+            "log-every": self.log_every,
+            "save-every": self.save_every,
+            "report-images": self.report_images,
+            "data.memory-gib": self.data.memory_gib,
+        }
+        if self.max_steps is None:
+            positive["epochs"] = self.epochs
+        else:
+            positive["max-steps"] = self.max_steps
+        if self.max_minutes is not None:
+            positive["max-minutes"] = self.max_minutes
+        if self.clip_gradient is not None:
+            positive["clip-gradient"] = self.clip_gradient
+        for flag, value in positive.items():
+            if not (value > 0 and math.isfinite(value)):
+                raise UserError(f"--{flag} must be a positive number, not {value}")
+        for flag, value in {
+            "warmup-epochs": self.warmup_epochs,
+            "weight-decay": self.weight_decay,
+            "data.workers": self.data.workers or 0,
+            "seed": self.seed,
+        }.items():
+            if not (value >= 0 and math.isfinite(value)):
+                raise UserError(f"--{flag} must not be negative, and not {value}")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--momentum must be in [0, 1), not {self.momentum}")
+        if not 0 <= self.data.max_bad_fraction <= 1:
+            raise UserError(f"--data.max-bad-fraction must be in [0, 1], not {self.data.max_bad_fraction}")
+        if self.batch_size < 2:
+            raise UserError("--batch-size must be at least 2: batch norm needs more than one image")
+        if self.views.low > 0 and self.views.low_size is None:
+            raise UserError("--views.low needs --views.low-size, the side of those views in pixels")
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe under its name, with what a reader asks first.
+
+    `cost` and `expected` say where a figure comes from; what nobody has measured yet says so.
+    """
+
+    name: str
+    recipe: Recipe
+    about: str
+    cost: str
+    expected: str
+
+    @property
+    def command(self) -> str:
+        """The command that runs it."""
+        if self.name == "demo":
+            return "accelerate launch train.py"
+        return f"accelerate launch train.py {self.name} --data.path {self.recipe.data.path}"

@@ -1,0 +1,83 @@
+"""Checkpoints as safetensors and JSON: nothing in them can run code when they are read.
+
+accelerate's own `save_state` pickles the optimizer and the random states. Here there is no random state to keep,
+since images, views and dropout are drawn from the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vissl_zoo.errors import UserError
+
+_WEIGHTS, _OPTIMIZER, _STATE = "method.safetensors", "optimizer.safetensors", "state.json"
+
+
+def save_checkpoint(
+    folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+) -> Path:
+    """Write `folder`/step_N, whole or not at all, and remove the older checkpoints.
+
+    Args:
+        folder: the run's checkpoints.
+        step: optimizer steps done.
+        method: its state dict is kept, in its own precision.
+        optimizer: its per-parameter tensors are kept (SGD: the momentum).
+        extra: plain values that a resumed run needs.
+    """
+    target, unfinished = folder / f"step_{step:07d}", folder / ".unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in method.state_dict().items()}, unfinished / _WEIGHTS)
+    tensors, scalars = {}, {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value.contiguous()
+            elif value is not None:
+                scalars[f"{index}.{name}"] = value
+    save_file(tensors, unfinished / _OPTIMIZER)
+    (unfinished / _STATE).write_text(json.dumps({"step": step, "optimizer": scalars, **extra}, indent=1))
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    for old in folder.glob("step_*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps, or None."""
+    return max(folder.glob("step_*"), default=None)
+
+
+def load_checkpoint(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore method and optimizer in place; returns what `state.json` holds.
+
+    Raises:
+        UserError: the checkpoint is damaged or belongs to another model.
+    """
+    try:
+        weights = load_file(checkpoint / _WEIGHTS)
+        tensors = load_file(checkpoint / _OPTIMIZER)
+        state = json.loads((checkpoint / _STATE).read_text())
+        method.load_state_dict(weights)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint} cannot be resumed: {reason}") from error
+    per_parameter: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **state["optimizer"]}.items():
+        index, name = key.split(".", 1)
+        per_parameter.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(
+        {"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    return state

@@ -1,0 +1,52 @@
+"""The log of a run: one JSON object a line in metrics.jsonl, and what tells of collapse."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+class RunLog:
+    """metrics.jsonl of one run. Lines after `from_step` of an earlier try are dropped when a run resumes."""
+
+    def __init__(self, path: Path, *, from_step: int = 0):
+        self.path = path
+        kept = []
+        if from_step and path.exists():
+            lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+            kept = [line for line in lines if line["step"] <= from_step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line; it is on disk when this returns."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({k: _short(v) for k, v in line.items()}) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+def collapse_signals(embedding: Tensor) -> dict[str, Tensor]:
+    """Two signs of collapse from the embeddings (V, B, F) of one step.
+
+    `embedding_std` is the deviation of the L2-normalised embeddings times √F: about 1 when they spread over
+    the sphere, 0 when they are one point (Chen and He, 2021, Fig. 2). `effective_rank` is the exponential of
+    the entropy of the singular values (Roy and Vetterli, 2007): how many dimensions are in use.
+    """
+    flat = normalize(embedding.flatten(0, 1).float(), dim=1)
+    deviation = flat.std(dim=0).mean() * math.sqrt(flat.shape[1])
+    values = torch.linalg.svdvals(flat - flat.mean(dim=0))
+    share = values / values.sum().clamp_min(1e-12)
+    return {"embedding_std": deviation, "effective_rank": torch.special.entr(share).sum().exp()}
+
+
+def _short(value: Any) -> Any:
+    """Six significant digits are all a reader needs."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,157 @@
+"""A run folder: recipe.json, metrics.jsonl, checkpoints/, export/ and report/."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.methods import Method, Objective
+from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from vissl_zoo.training.log import RunLog, collapse_signals
+from vissl_zoo.training.schedule import Plan
+
+# What may differ between a run and its continuation: nothing that a step depends on.
+FREE_TO_CHANGE = (
+    "output_dir",
+    "resume",
+    "log_every",
+    "save_every",
+    "max_minutes",
+    "tracker",
+    "report",
+    "report_images",
+)
+
+
+class Run:
+    """The folder of one run and where the run stands.
+
+    Attributes:
+        folder: the output folder.
+        step: optimizer steps done.
+        seconds_before: time that earlier, interrupted tries of this run took.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator):
+        self.recipe, self.accelerator = recipe, accelerator
+        self.folder = Path(recipe.output_dir)
+        self.step, self.seconds_before = 0, 0.0
+        self._started = self._logged_at = time.monotonic()
+        self._logged_step = 0
+        checkpoint = self._prepare()
+        accelerator.wait_for_everyone()
+        self._checkpoint = checkpoint
+
+    @property
+    def seconds(self) -> float:
+        """Seconds the run has taken, interrupted tries included."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether --max-minutes have passed in this try; the processes agree on it."""
+        if self.recipe.max_minutes is None:
+            return False
+        over = float(time.monotonic() - self._started > 60 * self.recipe.max_minutes)
+        flag = torch.tensor(over, device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def resume(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Restore the newest checkpoint with --resume, and open the log."""
+        if self._checkpoint is not None:
+            state = load_checkpoint(self._checkpoint, method, optimizer)
+            self.step, self.seconds_before = state["step"], state["seconds"]
+            self._logged_step = self.step
+            self.accelerator.print(f"resuming {self.folder} at step {self.step}")
+        if self.accelerator.is_main_process:
+            self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
+
+    def save(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Write a checkpoint of this step."""
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.folder / "checkpoints", self.step, method, optimizer, {"seconds": self.seconds}
+            )
+
+    def log(self, plan: Plan, objective: Objective, lr: float) -> dict[str, Any]:
+        """Append a line to metrics.jsonl (and the tracker): means over the processes; returns the line.
+
+        Raises:
+            UserError: the loss is no longer a number.
+        """
+        values = {"loss": objective.loss.detach(), **{k: v.detach() for k, v in objective.terms().items()}}
+        values |= {"kappa_mean": objective.kappa.mean(), "kappa_std": objective.kappa.std()}
+        values |= collapse_signals(objective.embedding)
+        packed = torch.stack([v.double() for v in values.values()])
+        means = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
+        now = time.monotonic()
+        images = (self.step - self._logged_step) * plan.batch_size * plan.accumulation
+        line = {
+            "step": self.step,
+            "epoch": self.step / plan.steps_per_epoch,
+            **means,
+            "lr": lr,
+            "images_per_second": images / max(now - self._logged_at, 1e-9),
+            "seconds": self.seconds,
+        }
+        self._logged_at, self._logged_step = now, self.step
+        if not math.isfinite(means["loss"]):
+            raise UserError(f"the loss is {means['loss']} at step {self.step}: try a smaller --lr")
+        if self.accelerator.is_main_process:
+            self._log.write(line)
+        self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.step)
+        return line
+
+    def history(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl."""
+        return self._log.read()
+
+    def _prepare(self) -> Path | None:
+        """Make the folder ready; returns the checkpoint to resume from, if any."""
+        known, resume = self.folder / "recipe.json", self.recipe.resume
+        checkpoint = newest_checkpoint(self.folder / "checkpoints") if resume else None
+        if resume and checkpoint is None:
+            raise UserError(f"--resume: there is no checkpoint in {self.folder / 'checkpoints'}")
+        described = describe(self.recipe)
+        if resume:
+            changed = _differences(json.loads(known.read_text()) if known.exists() else {}, described)
+            if changed:
+                raise UserError(
+                    f"--resume: {self.folder} was started with other values of {', '.join(changed)}"
+                )
+        if not self.accelerator.is_main_process:
+            return checkpoint
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                if known.exists():
+                    self.accelerator.print(f"starting {self.folder} over (--resume would go on with it)")
+                for name in ("checkpoints", "export", "report"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            known.write_text(json.dumps(described, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"--output-dir {self.folder} cannot be written: {error.strerror}") from error
+        return checkpoint
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, the method's name among them: what recipe.json holds."""
+    described = dataclasses.asdict(recipe)
+    return {**described, "method": {"name": recipe.method.name, **described["method"]}}
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    keys = [k for k in now if k not in FREE_TO_CHANGE]
+    return ["--" + k.replace("_", "-") for k in keys if before.get(k) != now[k]]

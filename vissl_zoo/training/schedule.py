@@ -1,0 +1,85 @@
+"""Which images a step sees and at what learning rate: both follow from the step alone, so resuming is exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.recipes.base import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is.
+
+    A *step* moves the optimizer once; it consists of `gradient_accumulation` batches of `batch_size` images
+    over all processes.
+    """
+
+    images: int
+    batch_size: int
+    accumulation: int
+    steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass over the images; what does not fill a batch waits for the next pass's shuffle."""
+        return max(1, self.images // self.batch_size // self.accumulation)
+
+    @classmethod
+    def of(cls, recipe: Recipe, images: int, processes: int) -> Plan:
+        """The plan of a recipe on so many images and processes.
+
+        Raises:
+            UserError: the batch is larger than the data set, or does not divide among the processes.
+        """
+        if recipe.batch_size > images:
+            raise UserError(
+                f"--batch-size {recipe.batch_size} is larger than the data set ({images} images in "
+                f"{recipe.data.path})"
+            )
+        if recipe.batch_size % processes:
+            raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes} processes")
+        if recipe.batch_size // processes < 2:
+            raise UserError(
+                f"--batch-size {recipe.batch_size} leaves fewer than 2 images to each of {processes} processes"
+            )
+        plan = cls(images, recipe.batch_size, recipe.gradient_accumulation, 0)
+        steps = recipe.epochs * plan.steps_per_epoch if recipe.max_steps is None else recipe.max_steps
+        return cls(images, recipe.batch_size, recipe.gradient_accumulation, steps)
+
+
+def index_batches(plan: Plan, *, seed: int, start: int, rank: int, processes: int) -> Iterator[np.ndarray]:
+    """This process's share of every batch from optimizer step `start` on, as positions (batch_size / processes,).
+
+    Each pass over the images has its own order, drawn from (seed, pass); the batches of one process and of
+    eight are the same, cut differently.
+    """
+    batches_per_pass = plan.images // plan.batch_size
+    share = plan.batch_size // processes
+    current, order = -1, np.empty(0, dtype=np.int64)
+    for batch in range(start * plan.accumulation, plan.steps * plan.accumulation):
+        passed, position = divmod(batch, batches_per_pass)
+        if passed != current:
+            current, order = passed, np.random.default_rng([seed, passed]).permutation(plan.images)
+        first = position * plan.batch_size + rank * share
+        yield order[first : first + share]
+
+
+def learning_rate(recipe: Recipe, plan: Plan, step: int) -> float:
+    """The learning rate at an optimizer step: linear in the images per step, warmed up, then as scheduled.
+
+    It is computed from the step and not kept in a scheduler: one that accelerate prepares moves once per
+    process, and one that is restored can be out of step with the weights.
+    """
+    peak = recipe.lr * plan.batch_size * plan.accumulation / recipe.lr_batch_size
+    warmup = recipe.warmup_epochs * plan.steps_per_epoch
+    if step < warmup:
+        return peak * (step + 1) / math.ceil(warmup)
+    if recipe.schedule == "constant":
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, plan.steps - warmup)))
