@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from vissl_zoo.data import ImageStore, ImageTable, open_images, open_store
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.report import write_report
-from vissl_zoo.hub import export_model
+from vissl_zoo.hub import export_model, render_card
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
 from vissl_zoo.recipes import Recipe, parse
@@ -122,13 +122,9 @@ def fit(
 
 
 def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable) -> None:
-    """Export the trained model and, unless --no-report, measure it and print the summary."""
+    """Measure the trained model (unless --no-report), export it, and print the summary."""
     model = method.exported_model().float().eval()
-    heads = {
-        f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
-    }
-    export = export_model(model, run.folder / "export", heads=heads or None)
-    print(f"\nexported to {export}: timm.create_model('local-dir:{export}', pretrained=True) loads it")
+    report = None
     if recipe.report:
         report = write_report(
             run.folder / "report",
@@ -143,7 +139,13 @@ def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table
             seconds=lambda: run.seconds,
             seed=recipe.seed,
         )
+    heads = {f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()}
+    metrics = report.metrics if report else None
+    card = render_card(model, method.row.method, metrics, recipe.image_size, recipe.data.path, run.command)
+    export = export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
+    if report:
         print(report.summary())
+    print(f"export:  {export}, loaded by timm.create_model('local-dir:{export}', pretrained=True)")
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:

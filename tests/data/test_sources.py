@@ -84,6 +84,9 @@ def test_the_hub_cache_serves_offline(hub_cache, picture, caplog):
         table = open_images("org/tiny", split="test")
     assert (len(table), table.size(0), table.path) == (1, (6, 8), "org/tiny")
     assert "org/tiny: the Hub does not answer; using the files in its cache" in caplog.text
+    with pytest.raises(UserError, match="org/tiny:german: neither"):
+        # files alone do not say which configuration is theirs
+        open_images("org/tiny:german")
 
 
 def test_an_empty_split_is_an_error(monkeypatch, hub):

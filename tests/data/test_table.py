@@ -44,6 +44,12 @@ def test_classes_are_numbered_alike_in_every_split(write_images):
     assert (test.labels.tolist(), test.class_names, test.name(0)) == ([1], ["a", "b"], "test/b/1.png")
 
 
+def test_a_split_without_classes_leaves_those_of_the_others(write_images):
+    folder = write_images({"train/a/1.png": 1, "train/b/1.png": 2, "unlabeled/3.png": 3})
+    assert open_images(folder).labels.tolist() == [0, 1]
+    assert open_images(folder, split="unlabeled").labels is None
+
+
 def test_one_folder_is_no_class(write_images):
     assert open_images(write_images({"holiday/1.png": 1, "holiday/2.png": 2})).labels is None
 

@@ -4,15 +4,12 @@ import pytest
 import torch
 
 import vissl_zoo
-from vissl_zoo.models import entrypoints
-
-NAMES = sorted(entrypoints())
 
 _NARROW_RESNET = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
 _NARROW = {
     "resnet": _NARROW_RESNET,
     "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
-    "vit": {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 64},
+    "vit": {"depth": 3, "embed_dim": 24, "num_heads": 2, "img_size": 64},
 }
 
 
@@ -44,3 +41,16 @@ def narrow():
 def images():
     """Images (3, 3, 64, 64)."""
     return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(name="narrow_args")
+def narrow_args_fixture():
+    """The function `narrow_args`."""
+    return narrow_args
+
+
+@pytest.fixture
+def meta():
+    """Everything the test makes is on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        yield

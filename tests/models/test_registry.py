@@ -22,28 +22,29 @@ def test_names():
     assert all(f.__doc__ for f in entrypoints().values())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_name_builds(name):
-    model = timm.create_model(name, device="meta")
-    backbone = name.split("_", 2 if name.startswith("vi_") else 1)[-1]
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_name_builds(method, backbone, meta):
+    name = f"{method}_{backbone}"
+    model = timm.create_model(name)
     cfg = model.pretrained_cfg
-    size = 32 if name.endswith("_cifar") else 224
+    size = 32 if backbone == "resnet18_cifar" else 224
     assert (cfg["architecture"], tuple(cfg["input_size"]), cfg["num_classes"]) == (name, (3, size, size), 0)
     assert cfg["mean"] == timm.data.IMAGENET_DEFAULT_MEAN
     assert cfg["std"] == timm.data.IMAGENET_DEFAULT_STD
     assert isinstance(model, timm.models.ResNet | timm.models.ConvNeXt | timm.models.VisionTransformer)
-    embedding, kappa, uncertainty = model.represent(torch.empty(2, 3, size, size, device="meta"))
+    embedding, kappa, uncertainty = model.represent(torch.empty(2, 3, size, size))
     assert embedding.shape == (2, WIDTHS.get(backbone, 512))
     assert kappa.shape == uncertainty.shape == (2,)
     assert kappa.dtype == uncertainty.dtype == torch.float32
-    assert (model.prototype_head is not None) == name.startswith("dino")
+    assert (model.prototype_head is not None) == (method == "dino")
 
 
 @pytest.mark.parametrize("backbone", [b for b in BACKBONES if b != "resnet18_cifar"])
-def test_parameters_are_those_of_timm(backbone):
+def test_parameters_are_those_of_timm(backbone, meta):
     """Plain timm keys and shapes, no prefix, and the heads beside them."""
-    ours = timm.create_model(f"vi_simsiam_{backbone}", device="meta").state_dict()
-    theirs = timm.create_model(backbone, num_classes=0, device="meta").state_dict()
+    ours = timm.create_model(f"vi_simsiam_{backbone}").state_dict()
+    theirs = timm.create_model(backbone, num_classes=0).state_dict()
     extra = {k for k in ours if k.startswith("kappa_head.")}
     assert {k: v.shape for k, v in ours.items() if k not in extra} == {k: v.shape for k, v in theirs.items()}
     assert extra
@@ -88,20 +89,20 @@ def test_unknown_names_are_helped():
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("argument", ["not_an_argument", "prototype_args", "generic", "variant"])
-def test_unknown_arguments_raise(name, argument):
+def test_unknown_arguments_raise(name, argument, meta):
     for model in (name, f"{name}_resnet18_cifar"):
         with pytest.raises(TypeError):
-            timm.create_model(model, device="meta", **{argument: 1})
+            timm.create_model(model, **{argument: 1})
 
 
-def test_arguments_of_dino_are_unknown_elsewhere():
+def test_arguments_of_dino_are_unknown_elsewhere(meta):
     with pytest.raises(TypeError):
-        vissl_zoo.create_model("vi_simsiam_resnet18", device="meta", prototypes=8)
+        vissl_zoo.create_model("vi_simsiam_resnet18", prototypes=8)
 
 
-def test_latent_dimension_of_dino_is_its_bottleneck():
+def test_latent_dimension_of_dino_is_its_bottleneck(meta):
     for argument in ("latent_dim", "bottleneck_dim"):
-        model = vissl_zoo.create_model("dino_resnet18", device="meta", **{argument: 24})
+        model = vissl_zoo.create_model("dino_resnet18", **{argument: 24})
         assert model.kappa_head.latent_dim == model.prototype_head.bottleneck_dim == 24
     with pytest.raises(ValueError, match="latent_dim=3 and bottleneck_dim=4"):
         vissl_zoo.create_model("dino_resnet18", latent_dim=3, bottleneck_dim=4)

@@ -139,6 +139,21 @@ def test_multi_crop_shapes_and_order():
     assert area[2:].max() < 0.21
 
 
+@pytest.mark.parametrize("height, width", [(80, 120), (150, 70)])
+def test_squashed_canvas_looks_like_the_direct_crop(height, width):
+    """The canvas has lost the aspect and the size of the original; boxes are drawn on the original all the same."""
+    original = colourful(1, height, width)
+    canvas = F.resize(original, [64, 64], antialias=True).expand(20, -1, -1, -1)
+    sizes = torch.tensor([[height, width]] * 20)
+    unit = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    pipeline = ViewPipeline(32, standard=1, flip=0, jitter=0, grayscale=0, blur=0, **unit)
+    draws = pipeline.draw(20, 0)
+    (views,) = pipeline.render(canvas, sizes, draws)
+    for view, box in zip(views, pipeline.boxes(draws, sizes)[0].tolist(), strict=True):
+        direct = F.resized_crop(original[0] / 255, *box, [32, 32], antialias=True)
+        assert (view - direct).abs().max() < 0.02  # the contrast of these images is about 0.3
+
+
 def test_everything_off_is_the_normalised_image():
     off = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0, "jitter": 0, "grayscale": 0, "blur": 0}
     pipeline = ViewPipeline(32, standard=1, **off)

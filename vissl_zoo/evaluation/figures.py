@@ -51,9 +51,8 @@ def gallery(
 
 def curves(history: list[dict[str, Any]], path: Path) -> None:
     """Loss and its terms, κ, and the signals of collapse against the step."""
-    skip = {"step", "epoch", "lr", "images_per_second", "seconds", "kappa_std", "kappa_mean"}
-    skip |= {"embedding_std", "effective_rank"}
-    terms = [k for k in history[0] if k not in skip]
+    terms = [k for k in ("loss", "alignment", "uniformity", "kl", "kappa_fit") if k in history[0]]
+    shares = [k for k in ("embedding_std", "cosine", "teacher_entropy") if k in history[0]]
     steps = [line["step"] for line in history]
     figure = _figure(9.2, 2.6)
     loss, kappa, collapse = figure.subplots(1, 3)
@@ -66,9 +65,10 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     kappa.plot(steps, mean, color=SURE, lw=1.2)
     kappa.fill_between(steps, np.maximum(mean - spread, 0), mean + spread, color=SURE, alpha=0.2, lw=0)
     kappa.set_title("κ, mean ± deviation", fontsize=9)
-    collapse.plot(steps, [line["embedding_std"] for line in history], color=NEUTRAL, lw=1.2)
-    collapse.set_title("spread of the embedding (0: collapsed)", fontsize=9)
-    collapse.set_ylim(0, 1.05)
+    for name in shares:
+        collapse.plot(steps, [line[name] for line in history], label=name.replace("_", " "), lw=1.2)
+    collapse.set_title("signs of collapse", fontsize=9)
+    collapse.legend(fontsize=7, frameon=False)
     for axes in (loss, kappa, collapse):
         axes.set_xlabel("step", fontsize=8)
         _tidy(axes)

@@ -80,7 +80,8 @@ class Objective:
     uniformity: Tensor | None
     kl: Tensor | None
     kappa_fit: Tensor | None
-    embedding: Tensor  # (V, B, F), detached: what the collapse signals are computed from
+    signals: dict[str, Tensor]  # scalars worth watching, detached
+    embedding: Tensor  # (V, B, F), detached: what the signs of collapse are computed from
     kappa: Tensor  # (V, B), detached
 
     def terms(self) -> dict[str, Tensor]:
@@ -125,6 +126,10 @@ class Method(nn.Module):
         """A loss for the κ head alone, from which no gradient reaches the trunk; None if κ is in J_align."""
         return None
 
+    def signals(self, latents: Latents) -> dict[str, Tensor]:
+        """Scalars for the log that tell how the training goes but are no part of the objective."""
+        return {}
+
     def forward(self, views: list[Tensor]) -> Objective:
         """One step's `Objective` for V views of a batch. All of it is computed in float32 or better."""
         latents = self.infer(views)
@@ -134,7 +139,9 @@ class Method(nn.Module):
             loss = -sum(term for term in terms if term is not None)
             if fit is not None:
                 loss = loss + fit
-        return Objective(loss, *terms, fit, latents.embedding.detach(), latents.kappa.detach())
+            with torch.no_grad():
+                signals = self.signals(latents)
+        return Objective(loss, *terms, fit, signals, latents.embedding.detach(), latents.kappa.detach())
 
     def embed(self, views: list[Tensor], model: nn.Module | None = None) -> Tensor:
         """Embeddings y (V, B, F) of the views; those of one resolution share one forward pass."""

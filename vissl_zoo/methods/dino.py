@@ -119,6 +119,11 @@ class DINO(Method):
         sphere = Latents(latents.embedding, mean=latents.z, target=latents.z, kappa=latents.kappa)
         return kappa_fit_loss(sphere, self.dim, self.kappa_weight)
 
+    def signals(self, latents: DINOLatents) -> dict[str, Tensor]:
+        """Entropy of the teacher over log K: 1 or 0 for every image is collapse (Caron et al., Fig. 7)."""
+        entropy = torch.special.entr(latents.target).sum(-1).mean()
+        return {"teacher_entropy": entropy / math.log(latents.target.shape[-1])}
+
     def on_step_start(self, progress: float) -> None:
         """Raise the EMA momentum to 1 along a cosine."""
         rise = (1 - self.ema_momentum) * (1 + math.cos(math.pi * min(1.0, progress))) / 2

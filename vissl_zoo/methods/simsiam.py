@@ -67,8 +67,16 @@ class SimSiam(Method):
 
     def alignment(self, latents: Latents) -> Tensor:
         """Mean of μ_i·z_j over the pairs i ≠ j (Eq. 22)."""
+        return self.cosine(latents)
+
+    def cosine(self, latents: Latents) -> Tensor:
+        """Mean cosine of a prediction μ_i and its targets z_j, i ≠ j."""
         i, j = pairs(len(latents.mean), len(latents.target), latents.mean.device)
         return (latents.mean[i] * latents.target[j]).sum(-1).mean()
+
+    def signals(self, latents: Latents) -> dict[str, Tensor]:
+        """The cosine, which every objective here is about; 1 at once is a sign of collapse."""
+        return {"cosine": self.cosine(latents)}
 
     def kappa_fit(self, latents: Latents) -> Tensor | None:
         """The κ head learns how well one view predicts another, with the trunk untouched."""

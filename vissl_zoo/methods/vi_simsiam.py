@@ -93,7 +93,7 @@ class VISimSiam(SimSiam):
     def alignment(self, latents: Latents) -> Tensor:
         """Mean over the pairs i ≠ j of log C(κ_i) + κ_i log1p(μ_i·z_j) (Eq. 33), or its variant."""
         if self.objective == "detached":
-            return super().alignment(latents) - kappa_fit_loss(latents, self.dim, self.kappa_weight)
+            return self.cosine(latents) - kappa_fit_loss(latents, self.dim, self.kappa_weight)
         terms, kappa = power_spherical_terms(latents, self.dim)
         if self.objective == "beta":
             terms = terms * (kappa.detach() / (self.dim - 1)) ** -self.beta / (self.dim - 1)

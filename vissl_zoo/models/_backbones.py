@@ -18,6 +18,8 @@ from timm.models import (
 from timm.models.resnet import BasicBlock
 from torch import nn
 
+from ._representation import device_and_dtype
+
 
 class CifarResNet(ResNet):
     """timm's ResNet with the stem for 32-pixel images: a 3×3 stride-1 `conv1` and no max-pooling.
@@ -26,10 +28,10 @@ class CifarResNet(ResNet):
     quarter of the standard ones (He et al. 2016, section 4.2; Chen et al. 2020, appendix B.9).
     """
 
-    def __init__(self, *args, in_chans: int = 3, device=None, dtype=None, **kwargs):
-        super().__init__(*args, in_chans=in_chans, device=device, dtype=dtype, **kwargs)
+    def __init__(self, *args, in_chans: int = 3, **kwargs):
+        super().__init__(*args, in_chans=in_chans, **kwargs)
         width = self.feature_info[0]["num_chs"]
-        self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, device=device, dtype=dtype)
+        self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, **device_and_dtype(self))
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.maxpool = nn.Identity()
         for info in self.feature_info:

@@ -90,15 +90,18 @@ def build_model(
         kappa_head = num_classes == 0 and pooled
 
     weights = heads = None
+    source = cfg
     if pretrained:
         weights, heads = split_heads(read_weights(cfg, cache_dir))
-        weights = adapt_classifier(weights, cfg, num_classes)
-    model = _build_backbone(backbone, cfg, weights, num_classes, kwargs)
+        weights, source = adapt_classifier(weights, cfg, num_classes)
+    source = {**source, **_NO_SOURCE, "state_dict": weights}
+    model = _build_backbone(backbone, source, pretrained, num_classes, kwargs)
+    _restore_cfg(model, cfg)
     if features_only:
         return model
 
     if weights is not None:
-        may_lack = classifier_prefixes(model, cfg) if num_classes != cfg.get("num_classes") else ()
+        may_lack = classifier_prefixes(model, cfg) if num_classes != source.get("num_classes") else ()
         check_backbone_keys(model, weights, may_lack, variant)
     head = prototype_head = None
     if kappa_head:
@@ -119,23 +122,23 @@ def build_model(
 
 
 def _build_backbone(
-    backbone: str,
-    cfg: dict[str, Any],
-    weights: dict[str, Any] | None,
-    num_classes: int,
-    kwargs: dict[str, Any],
+    backbone: str, cfg: dict[str, Any], pretrained: bool, num_classes: int, kwargs: dict[str, Any]
 ) -> nn.Module:
-    """Build the timm model from `weights` (or at random when None) and give it `cfg` as its own."""
-    source = {**cfg, **_NO_SOURCE, "state_dict": weights}
-    if kwargs.get("features_only"):
-        source["num_classes"] = 0  # equal class counts make timm load strictly, and nothing else checks here
-    model = backbone_entrypoint(backbone)(
-        pretrained=weights is not None, pretrained_cfg=source, num_classes=num_classes, **kwargs
-    )
+    """Build the timm model, with the weights in `cfg["state_dict"]` if `pretrained`."""
+    if kwargs.get("features_only"):  # equal class counts make timm load strictly; nothing else checks here
+        cfg = {**cfg, "num_classes": 0}
+    entrypoint = backbone_entrypoint(backbone)
+    return entrypoint(pretrained=pretrained, pretrained_cfg=cfg, num_classes=num_classes, **kwargs)
+
+
+def _restore_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
+    """Let the model say where its weights came from, and let go of the state dict it was built with.
+
+    A feature extractor and the model inside it both hold a configuration.
+    """
     where = {k: cfg[k] for k in _NO_SOURCE if k in cfg}
-    for module in model.modules():  # a feature extractor and the model inside it both hold a configuration
+    for module in model.modules():
         own_cfg = getattr(module, "pretrained_cfg", None)
         if isinstance(own_cfg, dict):
             kept = {k: cfg.get(k, v) for k, v in own_cfg.items() if k != "state_dict"}
             module.pretrained_cfg = module.default_cfg = {**kept, **where}
-    return model

@@ -39,13 +39,25 @@ def split_heads(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return {k: v for k, v in weights.items() if k not in heads}, heads
 
 
-def adapt_classifier(weights: dict[str, Tensor], cfg: dict[str, Any], num_classes: int) -> dict[str, Tensor]:
-    """Drop a stored classifier that has not `num_classes` outputs; timm would refuse its shape."""
-    for prefix in _configured_classifiers(cfg):
+def adapt_classifier(
+    weights: dict[str, Tensor], cfg: dict[str, Any], num_classes: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Drop a stored classifier that has not `num_classes` outputs, and make `cfg` tell what is left.
+
+    timm goes by the configuration's class count, which need not be that of a file that was laid over it:
+    it would start a fitting classifier at random, or refuse the shape of one that does not fit.
+
+    Returns:
+        The weights, and the configuration with the class count that makes timm keep or replace them.
+    """
+    prefixes = _configured_classifiers(cfg)
+    for prefix in prefixes:
         weight = weights.get(f"{prefix}weight")
         if weight is not None and weight.shape[0] != num_classes:
             weights = {k: v for k, v in weights.items() if not k.startswith(prefix)}
-    return weights
+    if any(k.startswith(prefixes) for k in weights):
+        cfg = {**cfg, "num_classes": num_classes}
+    return weights, cfg
 
 
 def classifier_prefixes(model: nn.Module, cfg: dict[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class Run:
 
     Attributes:
         folder: the output folder.
+        command: the command line, for the model card.
         step: optimizer steps done.
         seconds_before: time that earlier, interrupted tries of this run took.
     """
@@ -45,6 +48,7 @@ class Run:
     def __init__(self, recipe: Recipe, accelerator: Accelerator):
         self.recipe, self.accelerator = recipe, accelerator
         self.folder = Path(recipe.output_dir)
+        self.command = " ".join(["accelerate launch train.py", *map(shlex.quote, sys.argv[1:])])
         self.step, self.seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step = 0
@@ -75,6 +79,7 @@ class Run:
             self.accelerator.print(f"resuming {self.folder} at step {self.step}")
         if self.accelerator.is_main_process:
             self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
+        self._logged_at = time.monotonic()
 
     def save(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint of this step."""
@@ -90,6 +95,7 @@ class Run:
             UserError: the loss is no longer a number.
         """
         values = {"loss": objective.loss.detach(), **{k: v.detach() for k, v in objective.terms().items()}}
+        values |= objective.signals
         values |= {"kappa_mean": objective.kappa.mean(), "kappa_std": objective.kappa.std()}
         values |= collapse_signals(objective.embedding)
         packed = torch.stack([v.double() for v in values.values()])
