@@ -10,6 +10,8 @@ import torch
 import vissl_zoo
 from vissl_zoo.hub import export, export_model, load_heads
 
+# Older timm cannot load two-channel weights, and tells the wrong width of a concatenating pooling.
+recent_timm = pytest.mark.skipif(not hasattr(timm.models, "get_model_args"), reason="timm is too old for it")
 FILES = {"config.json", "model.safetensors"}
 SMALL = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
 
@@ -36,10 +38,11 @@ def assert_same(a, b):
         ("dino_resnet18_cifar", {"prototypes": 24, "bottleneck_dim": 6, "teacher_temperature": 0.07}),
         ("simsiam", {"backbone": "test_vit.r160_in1k"}),
         ("vi_simsiam", {"backbone": "test_efficientnet", "num_classes": 4, "kappa_head": True}),
-        ("dino", {"backbone": "test_convnext", "in_chans": 2, "prototypes": 5}),
+        ("dino", {"backbone": "test_convnext", "prototypes": 5}),
+        pytest.param("dino", {"backbone": "test_convnext", "in_chans": 2}, marks=recent_timm),
         ("vi_simsiam_resnet18", {"num_classes": 7}),
         ("vi_simsiam_resnet18", {"kappa_head": False}),
-        ("simsiam_resnet18", {"global_pool": "catavgmax"}),
+        pytest.param("simsiam_resnet18", {"global_pool": "catavgmax"}, marks=recent_timm),
     ],
 )
 def test_round_trip(name, kwargs, tmp_path):

@@ -122,6 +122,11 @@ def _model_args(model: nn.Module) -> dict[str, Any]:
     # None is the rule "a κ head exactly without classifier", so that fine-tuning this export adds none.
     has_head = model.kappa_head is not None
     args["kappa_head"] = None if has_head == (model.num_classes == 0) else has_head
+    for key, value in args.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(f"model argument {key!r} cannot be written to {CONFIG}: {error}") from error
     return {k: v for k, v in args.items() if v is not None or k == "kappa_head"}
 
 

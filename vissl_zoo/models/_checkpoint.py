@@ -6,6 +6,7 @@ whatever the file lacks. For a classifier that is the intention; for κ it would
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from timm.models import load_pretrained
@@ -29,6 +30,12 @@ def read_weights(cfg: dict[str, Any], cache_dir=None) -> dict[str, Tensor]:
         return {}
 
     cfg = {**cfg, "first_conv": None, "classifier": None, "custom_load": False}
+    if (
+        cfg.get("source") == "local-dir"
+    ):  # an export also holds heads.safetensors, which timm 1.0.20 trips over
+        file = Path(cfg["file"]) / "model.safetensors"
+        if file.exists():
+            cfg |= {"source": "", "file": str(file)}
     load_pretrained(nn.Module(), cfg, filter_fn=take, strict=False, cache_dir=cache_dir)
     return weights
 

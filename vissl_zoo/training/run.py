@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shlex
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -45,16 +43,13 @@ class Run:
         seconds_before: time that earlier, interrupted tries of this run took.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator):
-        self.recipe, self.accelerator = recipe, accelerator
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, command: str):
+        self.recipe, self.accelerator, self.command = recipe, accelerator, command
         self.folder = Path(recipe.output_dir)
-        self.command = " ".join(["accelerate launch train.py", *map(shlex.quote, sys.argv[1:])])
         self.step, self.seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step = 0
-        checkpoint = self._prepare()
-        accelerator.wait_for_everyone()
-        self._checkpoint = checkpoint
+        self._checkpoint = self._check_folder()
 
     @property
     def seconds(self) -> float:
@@ -70,8 +65,14 @@ class Run:
         flag = torch.tensor(over, device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-    def resume(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        """Restore the newest checkpoint with --resume, and open the log."""
+    def start(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Restore the newest checkpoint with --resume, else clear the folder of an earlier run; open the log.
+
+        Apart from the constructor, which checks the folder: what a typing mistake elsewhere in the command can
+        stop must stop before the earlier run is thrown away.
+        """
+        if self.accelerator.is_main_process and not self.recipe.resume:
+            self._clear()
         if self._checkpoint is not None:
             state = load_checkpoint(self._checkpoint, method, optimizer)
             self.step, self.seconds_before = state["step"], state["seconds"]
@@ -122,33 +123,36 @@ class Run:
         """All lines of metrics.jsonl."""
         return self._log.read()
 
-    def _prepare(self) -> Path | None:
-        """Make the folder ready; returns the checkpoint to resume from, if any."""
-        known, resume = self.folder / "recipe.json", self.recipe.resume
-        checkpoint = newest_checkpoint(self.folder / "checkpoints") if resume else None
-        if resume and checkpoint is None:
+    def _check_folder(self) -> Path | None:
+        """Make the folder; returns the checkpoint to resume from, if any."""
+        if self.accelerator.is_main_process:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / "recipe.json").open("a").close()
+            except OSError as error:
+                raise UserError(f"--output-dir {self.folder} cannot be written: {error.strerror}") from error
+        if not self.recipe.resume:
+            return None
+        checkpoint = newest_checkpoint(self.folder / "checkpoints")
+        if checkpoint is None:
             raise UserError(f"--resume: there is no checkpoint in {self.folder / 'checkpoints'}")
-        described = describe(self.recipe)
-        if resume:
-            changed = _differences(json.loads(known.read_text()) if known.exists() else {}, described)
-            if changed:
-                raise UserError(
-                    f"--resume: {self.folder} was started with other values of {', '.join(changed)}"
-                )
-        if not self.accelerator.is_main_process:
-            return checkpoint
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                if known.exists():
-                    self.accelerator.print(f"starting {self.folder} over (--resume would go on with it)")
-                for name in ("checkpoints", "export", "report"):
-                    shutil.rmtree(self.folder / name, ignore_errors=True)
-                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-            known.write_text(json.dumps(described, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"--output-dir {self.folder} cannot be written: {error.strerror}") from error
+            before = json.loads((self.folder / "recipe.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"--resume: {self.folder / 'recipe.json'} cannot be read") from error
+        changed = _differences(before, describe(self.recipe))
+        if changed:
+            raise UserError(f"--resume: {self.folder} was started with other values of {', '.join(changed)}")
         return checkpoint
+
+    def _clear(self) -> None:
+        """Remove what an earlier run left and write recipe.json."""
+        if (self.folder / "metrics.jsonl").exists():
+            self.accelerator.print(f"starting {self.folder} over (--resume would go on with it)")
+        for name in ("checkpoints", "export", "report"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        (self.folder / "recipe.json").write_text(json.dumps(describe(self.recipe), indent=1) + "\n")
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
