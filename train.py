@@ -17,6 +17,7 @@ import sys
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
@@ -91,7 +92,9 @@ def fit(
     wrapped, prepared = accelerator.prepare(method, optimizer)
     shares = index_batches(plan, seed=recipe.seed, start=run.step, rank=rank, processes=processes)
     # Counted over the whole run: the views of a batch are drawn from its number.
-    with tqdm(total=plan.steps, initial=run.step, desc=method.row.method, unit="step", disable=rank > 0) as bar:
+    with tqdm(
+        total=plan.steps, initial=run.step, desc=method.row.method, unit="step", disable=rank > 0
+    ) as bar:
         for number, batch in enumerate(store.batches(shares), start=run.step * plan.accumulation):
             if number % plan.accumulation == 0:
                 method.on_step_start(run.step / plan.steps)
@@ -125,32 +128,43 @@ def fit(
 def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable) -> None:
     """Measure the trained model (unless --no-report), export it, and print the summary."""
     model = method.exported_model().float().eval()
-    report = None
-    if recipe.report:
-        report = write_report(
-            run.folder / "report",
-            model,
-            untrained.to(next(model.parameters()).device).eval(),
-            table,
-            image_size=recipe.image_size,
-            split=recipe.data.eval_split,
-            columns=(recipe.data.image_column, recipe.data.label_column),
-            limit=recipe.report_images,
-            history=run.history(),
-            seconds=lambda: run.seconds,
-            seed=recipe.seed,
-        )
-    heads = {f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()}
+    report = failure = None
+    try:
+        if recipe.report:
+            report = write_report(
+                run.folder / "report",
+                model,
+                untrained.to(next(model.parameters()).device).eval(),
+                table,
+                image_size=recipe.image_size,
+                split=recipe.data.eval_split,
+                columns=(recipe.data.image_column, recipe.data.label_column),
+                limit=recipe.report_images,
+                history=run.history(),
+                seconds=lambda: run.seconds,
+                seed=recipe.seed,
+            )
+    except UserError as error:  # such as a test split that cannot be read: the model is exported all the same
+        failure = error
+    heads = {
+        f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
+    }
     metrics = report.metrics if report else None
     card = render_card(model, method.row.method, metrics, recipe.image_size, recipe.data.path, run.command)
     export = export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
     if report:
         print(report.summary())
     print(f"export:  {export}, loaded by timm.create_model('local-dir:{export}', pretrained=True)")
+    if failure is not None:
+        raise failure
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
     """Devices, precision, gradient accumulation and processes are accelerate's."""
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if recipe.tracker not in (None, *installed):  # accelerate itself would warn and go on without
+        known = ", ".join(installed) or "none"
+        raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
     try:
         return Accelerator(
             mixed_precision=recipe.mixed_precision,
@@ -166,8 +180,6 @@ def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
     """Open the recipe's tracker, if it names one."""
     if recipe.tracker is None:
         return
-    if not accelerator.log_with:  # accelerate passes over a tracker that is not installed
-        raise UserError(f"--tracker {recipe.tracker} is not installed")
     try:
         accelerator.init_trackers("vissl_zoo")
     except Exception as error:  # whatever a foreign tracker comes up with: not logged in, no network, …

@@ -5,7 +5,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from .models import Representation, add_kappa_head, create_model
+from vissl_zoo.models import Representation, add_kappa_head, create_model
 
 __all__ = ["Representation", "__version__", "add_kappa_head", "create_model"]
 

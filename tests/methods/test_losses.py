@@ -127,9 +127,7 @@ def test_fitted_kappa_is_the_density_over_d(build, latents, name):
 def test_rotating_the_sphere_changes_nothing(build, latents, objective):
     method = build("vi_simsiam", objective=objective)
     rotation = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64)).Q
-    turned = Latents(
-        latents.embedding, latents.mean @ rotation, latents.target @ rotation, latents.kappa
-    )
+    turned = Latents(latents.embedding, latents.mean @ rotation, latents.target @ rotation, latents.kappa)
     torch.testing.assert_close(method.alignment(turned), method.alignment(latents), rtol=1e-12, atol=1e-12)
 
 

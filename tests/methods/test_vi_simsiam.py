@@ -63,10 +63,12 @@ def test_fitted_kappa_finds_the_cosine(build, kappa_map, cosine):
     method = build("vi_simsiam", kappa_map=kappa_map)
     d, head = 16, method.model.kappa_head
     best = brentq(
-        lambda k: -torch.log(torch.tensor(2.0)).item()
-        - digamma((d - 1) / 2 + k)
-        + digamma(d - 1 + k)
-        + torch.log1p(torch.tensor(cosine)).item(),
+        lambda k: (
+            -torch.log(torch.tensor(2.0)).item()
+            - digamma((d - 1) / 2 + k)
+            + digamma(d - 1 + k)
+            + torch.log1p(torch.tensor(cosine)).item()
+        ),
         1e-6,
         1e4,
     )

@@ -198,3 +198,12 @@ def test_weights_do_not_stay_in_the_configuration(tmp_path, narrow, narrow_args)
         assert cfgs
         assert all("state_dict" not in cfg and cfg["architecture"] == name for cfg in cfgs)
         assert loaded.pretrained_cfg["file"].endswith("model.safetensors")
+
+
+@pytest.mark.parametrize("backbone", ["levit_128s", "efficientvit_m0"])
+def test_a_classifier_of_several_layers_is_replaced(backbone, tmp_path):
+    model = timm.create_model("simsiam", backbone=backbone)
+    export = export_model(model, tmp_path / "export")
+    tuned = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=4)
+    for key, value in tuned.state_dict().items():
+        assert key.startswith("head") or torch.equal(value, model.state_dict()[key])

@@ -8,9 +8,9 @@
 `log1p_cosine` are the two pieces of the log density, for a loss that weighs or stops them separately.
 """
 
-from .hyperspherical_uniform import HypersphericalUniform
-from .power_spherical import PowerSpherical, log_normalizer
-from .sphere import UnitSphere, log1p_cosine, unit_sphere
+from vissl_zoo.distributions.hyperspherical_uniform import HypersphericalUniform
+from vissl_zoo.distributions.power_spherical import PowerSpherical, log_normalizer
+from vissl_zoo.distributions.sphere import UnitSphere, log1p_cosine, unit_sphere
 
 __all__ = [
     "HypersphericalUniform",

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
-from .precision import outside_autocast, result_dtype, working_dtype
-from .sphere import checked_dim, log_area, unit_sphere
+from vissl_zoo.distributions.precision import outside_autocast, result_dtype, working_dtype
+from vissl_zoo.distributions.sphere import checked_dim, log_area, unit_sphere
 
 
 class HypersphericalUniform(Distribution):

@@ -19,10 +19,16 @@ from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, constraints, register_kl
 from torch.nn.functional import normalize
 
-from .hyperspherical_uniform import HypersphericalUniform, check_same_dim
-from .log_gamma import digamma_difference, log_gamma_ratio
-from .precision import outside_autocast, result_dtype, widen, with_value, working_dtype
-from .sphere import broadcastable, check_pairable, checked_dim, log_half_one_plus_cosine, unit_sphere
+from vissl_zoo.distributions.hyperspherical_uniform import HypersphericalUniform, check_same_dim
+from vissl_zoo.distributions.log_gamma import digamma_difference, log_gamma_ratio
+from vissl_zoo.distributions.precision import outside_autocast, result_dtype, widen, with_value, working_dtype
+from vissl_zoo.distributions.sphere import (
+    broadcastable,
+    check_pairable,
+    checked_dim,
+    log_half_one_plus_cosine,
+    unit_sphere,
+)
 
 
 def log_normalizer(kappa: Tensor, dim: int) -> Tensor:

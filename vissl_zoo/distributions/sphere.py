@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.linalg import vecdot, vector_norm
 
-from .precision import outside_autocast, result_dtype, widen, with_value, working_dtype
+from vissl_zoo.distributions.precision import outside_autocast, result_dtype, widen, with_value, working_dtype
 
 # Below this cosine 1 + μ·z is taken from ½‖μ+z‖². Above it the dot product has lost at most one digit.
 _NEAR_ANTIPODE = -0.9

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 TEMPERATURE = 0.07
 MOST_NEIGHBOURS = 200
+FEWEST = 5  # training images
 VALIDATION_SHARE = 0.2  # of the training set, as in the paper
 
 
@@ -72,8 +73,8 @@ def knn(
     Raises:
         ValueError: with fewer than 5 training or 1 test image.
     """
-    if len(bank) < 5 or len(queries) < 1:
-        raise ValueError(f"kNN needs 5 training and 1 test image, not {len(bank)} and {len(queries)}")
+    if len(bank) < FEWEST or len(queries) < 1:
+        raise ValueError(f"kNN needs {FEWEST} training and 1 test image, not {len(bank)} and {len(queries)}")
     classes = int(max(bank_labels.max(), query_labels.max())) + 1
     features, labels = torch.from_numpy(bank), torch.from_numpy(bank_labels)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(bank)))

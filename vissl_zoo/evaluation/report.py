@@ -18,7 +18,7 @@ from torch import nn
 from vissl_zoo.data import BadImage, ImageStore, ImageTable, available_splits, open_images, open_store
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.features import Features, extract
-from vissl_zoo.evaluation.knn import KNNResult, knn
+from vissl_zoo.evaluation.knn import FEWEST, KNNResult, knn
 from vissl_zoo.evaluation.uncertainty import auroc, edge_density, pixel_deviation, spearman
 
 EVALUATION_SPLITS = ("test", "validation")
@@ -79,7 +79,8 @@ def write_report(
         untrained: the same model before training.
         table: the training images.
         image_size: side of the central crop that is looked at.
-        split: the split to measure on; None for `test` or `validation`, or else a tenth of the training images.
+        split: the split to measure on; None for `test` or `validation`. Where there is none beside the one
+            that was trained on, a tenth of that is measured on, or all of it if it has no labels.
         columns: names of the image and the label column, or None.
         limit: most training images looked at; a quarter as many are scored.
         history: the lines of metrics.jsonl.
@@ -128,26 +129,27 @@ def choose_images(
         UserError: the split does not exist or cannot be read.
     """
     rng = np.random.default_rng(seed)
+    columns = {"image_column": columns[0], "label_column": columns[1]}
     if split is None:
-        split = next((s for s in EVALUATION_SPLITS if s in available_splits(table.path)), None)
-    if split is None:
+        others = [s for s in available_splits(table.path) if s != table.split]
+        split = next((s for s in EVALUATION_SPLITS if s in others), None)
+    scored_table = None if split is None else open_images(table.path, split=split, **columns)
+    if scored_table is not None and scored_table.split != table.split:
+        scored_rows, bank_rows = rng.permutation(len(scored_table)), rng.permutation(len(table))
+        about = f"the split {scored_table.split!r} of {table.path}"
+    elif table.labels is None:  # no bank is needed, and a small folder is shown whole
+        scored_table, scored_rows, bank_rows = table, rng.permutation(len(table)), np.arange(0)
+        about = f"the split {table.split!r} of {table.path}"
+    else:
         order = rng.permutation(len(table))
         held_out = max(1, round(HELD_OUT * len(table)))
         scored_rows, bank_rows, scored_table = order[:held_out], order[held_out:], table
         about = f"a tenth of the split {table.split!r} of {table.path}, which training saw, without labels"
-    else:
-        scored_table = open_images(table.path, split=split, image_column=columns[0], label_column=columns[1])
-        scored_rows, bank_rows = rng.permutation(len(scored_table)), rng.permutation(len(table))
-        about = f"the split {split!r} of {table.path}"
-    if table.labels is None:  # no bank is needed, and a small folder is shown whole
-        scored_table, scored_rows = table, rng.permutation(len(table))
-        about = f"the split {table.split!r} of {table.path}"
     bank_rows, scored_rows = np.sort(bank_rows[:limit]), np.sort(scored_rows[: max(1, limit // 4)])
-    if len(bank_rows) == 0:
-        bank_rows = scored_rows
     options = {"max_bad_fraction": 1.0, "progress": False}
     scored = open_store(scored_table, size, rows=scored_rows, **options)
-    bank = open_store(table, size, rows=bank_rows, **options) if table.labels is not None else scored
+    labelled = table.labels is not None and len(bank_rows) > 0
+    bank = open_store(table, size, rows=bank_rows, **options) if labelled else scored
     return ReportImages(bank, table, scored, scored_table, f"Measured on {len(scored)} images: {about}.")
 
 
@@ -169,6 +171,11 @@ def _classify(
     labels = images.scored_table.labels[images.scored.rows]
     if (bank_labels < 0).any() or (labels < 0).any():
         report.notes.append("Some images have no label: kNN accuracy and AUROC are left out.")
+        return None
+    if len(bank_labels) < FEWEST:
+        report.notes.append(
+            f"Of fewer than {FEWEST} training images no kNN accuracy and no AUROC can be had."
+        )
         return None
     results = []
     for each, features, called in ((model, scored, "features"), (untrained, before, "features, untrained")):
@@ -236,8 +243,12 @@ def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray 
 
 
 def _column(images: ReportImages, name: str) -> np.ndarray | None:
+    """A column of finite numbers (N,) of the scored images; None where there is none of that name."""
     values = images.scored_table.column(name)
-    return None if values is None else values[images.scored.rows]
+    if values is None or not np.issubdtype(values.dtype, np.number):
+        return None
+    values = values[images.scored.rows]
+    return values if np.isfinite(values).all() else None
 
 
 def _number(value: float | None) -> str:

@@ -36,7 +36,10 @@ def render_card(
         if metrics and metrics.get(key) is not None
     }
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vissl_zoo.hub", ""), trim_blocks=True, lstrip_blocks=True, autoescape=False
+        loader=jinja2.PackageLoader("vissl_zoo.hub", ""),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
     )
     return environment.get_template("card.md.jinja").render(
         architecture=model.pretrained_cfg["architecture"],

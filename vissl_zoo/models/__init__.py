@@ -12,8 +12,8 @@ from collections.abc import Callable
 import timm
 from torch import nn
 
-from ._backbones import unknown_name
-from ._representation import Representation, RepresentationMixin, add_kappa_head
+from vissl_zoo.models._backbones import unknown_name
+from vissl_zoo.models._representation import Representation, RepresentationMixin, add_kappa_head
 
 __all__ = [
     "METHODS",

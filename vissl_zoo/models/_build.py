@@ -14,19 +14,17 @@ from typing import Any
 from timm.models import resolve_pretrained_cfg
 from torch import nn
 
-from vissl_zoo.networks.kappa import KappaHead
-from vissl_zoo.networks.prototypes import PrototypeHead
-
-from ._backbones import backbone_cfg, backbone_entrypoint
-from ._checkpoint import (
+from vissl_zoo.models._backbones import backbone_cfg, backbone_entrypoint
+from vissl_zoo.models._checkpoint import (
     adapt_classifier,
     check_backbone_keys,
-    classifier_prefixes,
     load_heads_strictly,
     read_weights,
     split_heads,
 )
-from ._representation import device_and_dtype, embedding_width, with_heads
+from vissl_zoo.models._representation import device_and_dtype, embedding_width, with_heads
+from vissl_zoo.networks.kappa import KappaHead
+from vissl_zoo.networks.prototypes import PrototypeHead
 
 _NO_SOURCE = dict.fromkeys(("url", "file", "hf_hub_id", "hf_hub_filename", "source"))
 
@@ -101,8 +99,8 @@ def build_model(
         return model
 
     if weights is not None:
-        may_lack = classifier_prefixes(model, cfg) if num_classes != source.get("num_classes") else ()
-        check_backbone_keys(model, weights, may_lack, variant)
+        new_classifier = num_classes != source.get("num_classes")
+        check_backbone_keys(model, weights, new_classifier, variant)
     head = prototype_head = None
     if kappa_head:
         dd = device_and_dtype(model)

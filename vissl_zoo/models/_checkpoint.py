@@ -6,13 +6,14 @@ whatever the file lacks. For a classifier that is the intention; for κ it would
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from timm.models import load_pretrained
 from torch import Tensor, nn
 
-from ._representation import HEAD_NAMES
+from vissl_zoo.models._representation import HEAD_NAMES
 
 
 def read_weights(cfg: dict[str, Any], cache_dir=None) -> dict[str, Tensor]:
@@ -67,14 +68,6 @@ def adapt_classifier(
     return weights, cfg
 
 
-def classifier_prefixes(model: nn.Module, cfg: dict[str, Any]) -> tuple[str, ...]:
-    """Return the state-dict prefixes of the classifier: its configured names and its module's own."""
-    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None
-    modules = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
-    own = [f"{n}." for n, m in model.named_modules() if n and any(m is c for c in modules)]
-    return (*_configured_classifiers(cfg), *own)
-
-
 def _configured_classifiers(cfg: dict[str, Any]) -> tuple[str, ...]:
     names = cfg.get("classifier") or ()
     return tuple(f"{n}." for n in ((names,) if isinstance(names, str) else names))
@@ -102,20 +95,27 @@ def load_heads_strictly(model: nn.Module, heads: dict[str, Tensor], architecture
 
 
 def check_backbone_keys(
-    model: nn.Module, weights: dict[str, Tensor], may_lack: tuple[str, ...], architecture: str
+    model: nn.Module, weights: dict[str, Tensor], new_classifier: bool, architecture: str
 ) -> None:
     """Refuse weights that lack a part of the backbone.
 
     Args:
         model: the timm model, before it gets its heads.
         weights: the backbone's part of what was loaded.
-        may_lack: prefixes of keys that may be missing (a new classifier).
+        new_classifier: whether the classifier's own weights may be missing.
         architecture: name for the message.
 
     Raises:
         RuntimeError: keys are missing; the message names them.
     """
-    missing = [k for k in model.state_dict() if k not in weights and not k.startswith(may_lack)]
+    missing = [k for k in model.state_dict() if k not in weights]
+    if missing and new_classifier:
+        # What is the classifier's? Whatever goes when timm removes it. The configured names are not the whole
+        # of it: LeViT's normalise before the linear layer.
+        bare = copy.deepcopy(model)
+        bare.reset_classifier(0)
+        backbone_keys = bare.state_dict().keys()
+        missing = [k for k in missing if k in backbone_keys]
     if missing:
         shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise RuntimeError(f"the weights lack a part of the backbone of {architecture}: {shown}")

@@ -6,8 +6,8 @@ there is a κ head, fitted to the unit vectors of the bottleneck: their dimensio
 
 from timm.models import generate_default_cfgs, register_model
 
-from ._backbones import backbone_cfg
-from ._build import build_model
+from vissl_zoo.models._backbones import backbone_cfg
+from vissl_zoo.models._build import build_model
 
 
 def _create_dino(

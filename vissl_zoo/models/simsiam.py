@@ -6,8 +6,8 @@ trunk is SimSiam's own.
 
 from timm.models import generate_default_cfgs, register_model
 
-from ._backbones import backbone_cfg
-from ._build import build_model
+from vissl_zoo.models._backbones import backbone_cfg
+from vissl_zoo.models._build import build_model
 
 default_cfgs = generate_default_cfgs(
     {

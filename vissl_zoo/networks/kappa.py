@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .full_precision import FullPrecisionMLP
+from vissl_zoo.networks.full_precision import FullPrecisionMLP
 
 KAPPA_MAPS = ("softplus", "exp")
 

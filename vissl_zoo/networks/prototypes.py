@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .full_precision import FullPrecisionMLP, autocast_disabled
+from vissl_zoo.networks.full_precision import FullPrecisionMLP, autocast_disabled
 
 
 class PrototypeHead(nn.Module):

@@ -63,6 +63,13 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
             raise
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} {name} --help)") from None
     sys.stderr.write(said.getvalue())
+    if recipe.backbone is not None and recipe.model != recipe.method.name:
+        if recipe.backbone != named.recipe.backbone:
+            raise UserError(
+                f"--backbone {recipe.backbone} needs --model {recipe.method.name}: "
+                f"{recipe.model} has a backbone of its own"
+            )
+        recipe = replace(recipe, backbone=None)  # the recipe's own, which --model took the place of
     recipe.validate()
     return recipe
 

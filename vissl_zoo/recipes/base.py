@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vissl_zoo.errors import UserError
+
+LARGEST = 1e30  # of a flag's value: float32 ends at 3e38, and a learning rate is multiplied by the batch
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,16 @@ class Recipe:
     def validate(self) -> None:
         """Refuse what cannot work, before any data is read.
 
+        What a method or the views know better (a β in [0, 1], an ordered pair) they refuse themselves.
+
         Raises:
             UserError: one line that names the flag.
         """
+        for flag, value in _numbers(self):
+            if isinstance(value, int) and flag.startswith("method.") and value < 1:
+                raise UserError(f"--{flag} must be at least 1, not {value}")
+            if not abs(value) <= LARGEST:  # also of a NaN
+                raise UserError(f"--{flag} must be a finite number of at most {LARGEST:.0e}, not {value}")
         positive = {
             "image-size": self.image_size,
             "batch-size": self.batch_size,
@@ -184,10 +194,31 @@ class Recipe:
             raise UserError(f"--momentum must be in [0, 1), not {self.momentum}")
         if not 0 <= self.data.max_bad_fraction <= 1:
             raise UserError(f"--data.max-bad-fraction must be in [0, 1], not {self.data.max_bad_fraction}")
+        if self.seed >= 2**32:
+            raise UserError(f"--seed must be less than 2**32, not {self.seed}")
+        if self.views.low < 0:
+            raise UserError(f"--views.low must not be negative, and not {self.views.low}")
         if self.batch_size < 2:
             raise UserError("--batch-size must be at least 2: batch norm needs more than one image")
         if self.views.low > 0 and self.views.low_size is None:
             raise UserError("--views.low needs --views.low-size, the side of those views in pixels")
+        if self.views.low > 0 and not 0 < self.views.low_size < self.image_size:
+            raise UserError(  # of equal size they would pass for standard views, which are targets
+                f"--views.low-size must be positive and less than --image-size {self.image_size}, "
+                f"not {self.views.low_size}"
+            )
+
+
+def _numbers(options: Any, prefix: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number in a dataclass and those inside it, under its flag's name."""
+    for option in dataclasses.fields(options):
+        value, flag = getattr(options, option.name), prefix + option.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{flag}.")
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                yield flag, number
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def build_model(recipe: Recipe) -> nn.Module:
         arguments["backbone"] = recipe.backbone
     try:
         model = _create(name, recipe.image_size, arguments)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"--model {name}: {str(error).splitlines()[0]}") from error
     _try_sizes(model, recipe)
     return model
@@ -58,7 +58,7 @@ def _try_sizes(model: nn.Module, recipe: Recipe) -> None:
         try:
             with torch.inference_mode():
                 model(torch.zeros(1, 3, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except (RuntimeError, AssertionError, ValueError, TypeError, OverflowError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"--model {recipe.model} cannot take images of --{flag} {size}: {reason}"

@@ -56,7 +56,7 @@ def save_checkpoint(
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps, or None."""
-    return max(folder.glob("step_*"), default=None)
+    return max(folder.glob("step_*"), key=lambda path: (len(path.name), path.name), default=None)
 
 
 def load_checkpoint(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -70,14 +70,13 @@ def load_checkpoint(checkpoint: Path, method: nn.Module, optimizer: torch.optim.
         tensors = load_file(checkpoint / _OPTIMIZER)
         state = json.loads((checkpoint / _STATE).read_text())
         method.load_state_dict(weights)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        per_parameter: dict[int, dict[str, Any]] = {}
+        for key, value in {**tensors, **state["optimizer"]}.items():
+            index, name = key.split(".", 1)
+            per_parameter.setdefault(int(index), {})[name] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+        return {"step": int(state["step"]), "seconds": float(state["seconds"]), **state}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{checkpoint} cannot be resumed: {reason}") from error
-    per_parameter: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **state["optimizer"]}.items():
-        index, name = key.split(".", 1)
-        per_parameter.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(
-        {"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-    return state

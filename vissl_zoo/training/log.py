@@ -19,8 +19,7 @@ class RunLog:
         self.path = path
         kept = []
         if from_step and path.exists():
-            lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            kept = [line for line in lines if line["step"] <= from_step]
+            kept = [line for line in _whole_lines(path.read_text()) if line["step"] <= from_step]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: dict[str, Any]) -> None:
@@ -42,9 +41,22 @@ def collapse_signals(embedding: Tensor) -> dict[str, Tensor]:
     """
     flat = normalize(embedding.flatten(0, 1).float(), dim=1)
     deviation = flat.std(dim=0).mean() * math.sqrt(flat.shape[1])
+    if not flat.isfinite().all():  # LAPACK would raise, and hide that the loss is what diverged
+        return {"embedding_std": deviation, "effective_rank": torch.full_like(deviation, math.nan)}
     values = torch.linalg.svdvals(flat - flat.mean(dim=0))
     share = values / values.sum().clamp_min(1e-12)
     return {"embedding_std": deviation, "effective_rank": torch.special.entr(share).sum().exp()}
+
+
+def _whole_lines(text: str) -> list[dict[str, Any]]:
+    """The lines up to one that a killed process left unfinished."""
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
 
 
 def _short(value: Any) -> Any:

@@ -110,6 +110,7 @@ class Run:
             "lr": lr,
             "images_per_second": images / max(now - self._logged_at, 1e-9),
             "seconds": self.seconds,
+            "processes": self.accelerator.num_processes,
         }
         self._logged_at, self._logged_step = now, self.step
         if not math.isfinite(means["loss"]):

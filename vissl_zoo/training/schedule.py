@@ -28,7 +28,7 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Steps in one pass over the images; what does not fill a batch waits for the next pass's shuffle."""
-        return max(1, self.images // self.batch_size // self.accumulation)
+        return self.images // self.batch_size // self.accumulation
 
     @classmethod
     def of(cls, recipe: Recipe, images: int, processes: int) -> Plan:
@@ -44,6 +44,11 @@ class Plan:
             )
         if recipe.batch_size % processes:
             raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes} processes")
+        if recipe.batch_size * recipe.gradient_accumulation > images:
+            raise UserError(
+                f"--gradient-accumulation {recipe.gradient_accumulation} makes a step of more images than the "
+                f"data set has ({images} in {recipe.data.path})"
+            )
         if recipe.batch_size // processes < 2:
             raise UserError(
                 f"--batch-size {recipe.batch_size} leaves fewer than 2 images to each of {processes} processes"

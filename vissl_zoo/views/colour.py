@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .draws import OPERATIONS
+from vissl_zoo.views.draws import OPERATIONS
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, the digits that torchvision uses
 CONTRAST, SATURATION, HUE = (OPERATIONS.index(name) for name in ("contrast", "saturation", "hue"))

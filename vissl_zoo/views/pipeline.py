@@ -8,10 +8,10 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from .blur import gaussian_blur
-from .colour import OPERATIONS, color_jitter, luma, to_device
-from .crops import choose_boxes, resized_crop
-from .draws import ATTEMPTS, ViewDraws, uniform_table
+from vissl_zoo.views.blur import gaussian_blur
+from vissl_zoo.views.colour import OPERATIONS, color_jitter, luma, to_device
+from vissl_zoo.views.crops import choose_boxes, resized_crop
+from vissl_zoo.views.draws import ATTEMPTS, ViewDraws, uniform_table
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
