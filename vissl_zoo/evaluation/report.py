@@ -225,7 +225,7 @@ def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray 
 
     def captioned(position: int):
         row = int(images.scored.rows[position])
-        caption = f"κ {scored.kappa[position]:.0f}"
+        caption = f"κ {scored.kappa[position]:.4g}"
         if ambiguity is not None:
             caption += f", a {ambiguity[position]:.2f}"
         return images.scored_table.read(row), caption

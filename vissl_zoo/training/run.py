@@ -99,7 +99,7 @@ class Run:
         values |= objective.signals
         values |= {"kappa_mean": objective.kappa.mean(), "kappa_std": objective.kappa.std()}
         values |= collapse_signals(objective.embedding)
-        packed = torch.stack([v.double() for v in values.values()])
+        packed = torch.stack([v.float() for v in values.values()])  # MPS has no float64
         means = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
         now = time.monotonic()
         images = (self.step - self._logged_step) * plan.batch_size * plan.accumulation

@@ -1,0 +1,104 @@
+"""What the tests of training share: a small data set, a way to call train.py, and one finished run."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import pytest
+from accelerate.state import AcceleratorState
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--batch-size", "16", "--method.latent-dim", "64", "--log-every", "2")
+
+
+class Outcome(NamedTuple):
+    """What a command left: its exit code and what it wrote on stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network_and_no_user_cache(tmp_path_factory) -> Iterator[None]:
+    """Data sets are cached in this session's own folder, and training stays on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def train_module():
+    """train.py as a module; it lies beside the package and not in it."""
+    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def train_main(train_module):
+    """train_main(*arguments) -> Outcome of `train.py ARGUMENTS`, in this process."""
+
+    def train_main(*arguments: object) -> Outcome:
+        AcceleratorState._reset_state(reset_partial_state=True)  # each command has its own precision
+        out, err = io.StringIO(), io.StringIO()
+        warnings = logging.StreamHandler(err)  # pytest takes them from stderr
+        logging.getLogger().addHandler(warnings)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = train_module.main([str(a) for a in arguments])
+        finally:
+            logging.getLogger().removeHandler(warnings)
+            AcceleratorState._reset_state(reset_partial_state=True)
+        return Outcome(code, out.getvalue(), err.getvalue())
+
+    return train_main
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory) -> Path:
+    """Parquet files of 120 training and 40 test images of the embedded data set."""
+    from vissl_zoo.data.shapes import shapes
+
+    folder = tmp_path_factory.mktemp("shapes")
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+        for split, count in {"train": 120, "test": 40}.items():
+            shapes(split, count=count).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(shapes_folder) -> tuple[str, ...]:
+    """Flags that make the demo small."""
+    return (*SMALL, "--data.path", str(shapes_folder))
+
+
+@pytest.fixture(scope="session")
+def demo_arguments(small) -> tuple[str, ...]:
+    """The command line of `demo_run`, but for its folder."""
+    return (*small, "--max-steps", "6", "--report-images", "200")
+
+
+@pytest.fixture(scope="session")
+def demo_run(train_main, demo_arguments, tmp_path_factory) -> tuple[Path, Outcome]:
+    """The folder and the outcome of six steps of the demo; read it, change nothing."""
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    outcome = train_main(*demo_arguments, "--output-dir", folder)
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
