@@ -4,6 +4,9 @@ import contextlib
 import importlib.util
 import io
 import logging
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,8 @@ import pytest
 from accelerate.state import AcceleratorState
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("--batch-size", "16", "--method.latent-dim", "64", "--log-every", "2")
+# What the tests count on is said here, since the demo's own numbers may be tuned.
+SMALL = "--batch-size 16 --method.latent-dim 64 --log-every 2 --lr 0.05 --lr-batch-size 128 --schedule cosine".split()
 
 
 class Outcome(NamedTuple):
@@ -86,7 +90,7 @@ def shapes_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small(shapes_folder) -> tuple[str, ...]:
     """Flags that make the demo small."""
-    return (*SMALL, "--data.path", str(shapes_folder))
+    return (*SMALL, "--image-size", "32", "--data.path", str(shapes_folder))
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +106,25 @@ def demo_run(train_main, demo_arguments, tmp_path_factory) -> tuple[Path, Outcom
     outcome = train_main(*demo_arguments, "--output-dir", folder)
     assert outcome.code == 0, outcome.err
     return folder, outcome
+
+
+@pytest.fixture(scope="session")
+def torchrun():
+    """torchrun(script, *arguments) runs a script in two processes; the test fails with what they said."""
+
+    def torchrun(script: Path, *arguments: object, timeout: float = 240) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        address = ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+        done = subprocess.run(
+            [*launcher, *address, str(script), *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+
+    return torchrun

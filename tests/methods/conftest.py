@@ -10,6 +10,9 @@ SMALL = {
     "simsiam": dict(latent_dim=16),
     "vi_simsiam": dict(latent_dim=16),
     "dino": dict(prototypes=24, bottleneck_dim=8),
+    "simclr": dict(latent_dim=16),
+    "barlow_twins": dict(latent_dim=16),
+    "byol": dict(latent_dim=16),
 }
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
+from vissl_zoo.methods.barlow_twins import BarlowTwins
 from vissl_zoo.methods.base import Method, Objective, Row
+from vissl_zoo.methods.byol import BYOL
 from vissl_zoo.methods.dino import DINO
+from vissl_zoo.methods.simclr import SimCLR
 from vissl_zoo.methods.simsiam import SimSiam
 from vissl_zoo.methods.vi_simsiam import VISimSiam
 
 # The order is that of the README's table. A new method is its file and its name here.
-METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (SimSiam, DINO, VISimSiam)}
+METHODS: dict[str, type[Method]] = {
+    cls.name: cls for cls in (SimSiam, SimCLR, BarlowTwins, DINO, BYOL, VISimSiam)
+}
 
 
 def create_method(name: str, model: nn.Module, **options) -> Method:
@@ -35,4 +40,17 @@ def table() -> str:
     return "\n".join(lines)
 
 
-__all__ = ["DINO", "METHODS", "Method", "Objective", "Row", "SimSiam", "VISimSiam", "create_method", "table"]
+__all__ = [
+    "BYOL",
+    "DINO",
+    "METHODS",
+    "BarlowTwins",
+    "Method",
+    "Objective",
+    "Row",
+    "SimCLR",
+    "SimSiam",
+    "VISimSiam",
+    "create_method",
+    "table",
+]

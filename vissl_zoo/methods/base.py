@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vissl_zoo.distributions import log1p_cosine, log_normalizer
+from vissl_zoo.networks.projection import projector
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,23 @@ class Latents:
     Attributes:
         embedding: y (V, B, F), the backbone's output.
         mean: the posterior's parameters: μ (V, B, d), unit vectors; DINO: the student's log P (V, B, K).
-        target: stop-gradient samples of q(z|x): z (S, B, d), unit vectors; DINO: the teacher's P (S, B, K).
+        target: samples of q(z|x): z (S, B, d), unit vectors; DINO: the teacher's P (S, B, K).
         kappa: κ (V, B).
+        own_target: each view has a target of its own, `target` (V, B, d), in place of those of all others.
     """
 
     embedding: Tensor
     mean: Tensor
     target: Tensor
     kappa: Tensor
+    own_target: bool = False
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Indices i, j (T,) of all pairs of a view i and its target j: 2 views give 2 terms, 2 + 6 give 14."""
+        views, targets = range(len(self.mean)), range(len(self.target))
+        both = [(i, j) for i in views for j in targets if (i == j) == self.own_target]
+        index = torch.tensor(both, device=self.mean.device).T
+        return index[0], index[1]
 
 
 @dataclass
@@ -171,6 +181,64 @@ class Method(nn.Module):
         return self.model
 
 
+class SphericalMethod(Method):
+    """A method whose latent is the direction of a projector's output; κ is fitted beside it.
+
+    Args:
+        model: backbone with a κ head; its latent dimension d is the head's.
+        hidden: width of the hidden layer of the projector.
+        output_norm: batch norm (without scale and shift) on the projector's output.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, hidden: int = 512, output_norm: bool = True, kappa_weight: float = 30.0
+    ):
+        super().__init__(model)
+        self.projector = projector(model.kappa_head.in_features, hidden, self.dim, output_norm=output_norm)
+        self.kappa_weight = kappa_weight
+
+    def infer(self, views: list[Tensor]) -> Latents:
+        """y = backbone(x), z = projector(y)/‖·‖ both as mean and as target, κ = κ-head(sg(y))."""
+        y = self.embed(views)
+        z = unit(self.projector(y.flatten(0, 1))).unflatten(0, y.shape[:2])
+        return Latents(y, mean=z, target=z[: standard_views(views)], kappa=self.kappa(y.detach()))
+
+    def kappa(self, embedding: Tensor) -> Tensor:
+        """κ (V, B) of embeddings (V, B, F)."""
+        return self.model.kappa_head(embedding.flatten(0, 1)).unflatten(0, embedding.shape[:2])
+
+    def kappa_fit(self, latents: Latents) -> Tensor | None:
+        """The κ head learns how well one view predicts another, with the trunk untouched."""
+        return kappa_fit_loss(latents, self.dim, self.kappa_weight)
+
+    def cosine(self, latents: Latents) -> Tensor:
+        """Mean cosine of a view's μ_i and its targets z_j, a scalar."""
+        i, j = latents.pairs()
+        return (latents.mean[i] * latents.target[j]).sum(-1).mean()
+
+    def signals(self, latents: Latents) -> dict[str, Tensor]:
+        """The cosine, which every objective on the sphere is about; 1 at once is a sign of collapse."""
+        return {"cosine": self.cosine(latents)}
+
+    def heads(self) -> dict[str, nn.Module]:
+        """The projector, and the predictor of a method that has one."""
+        names = ("projector", "predictor")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+
+def check_choice(option: str, value: str, choices: Any) -> None:
+    """Raise ValueError unless `value` is one of the Literal's."""
+    if value not in get_args(choices):
+        raise ValueError(f"{option} must be one of {', '.join(get_args(choices))}, not {value!r}")
+
+
+def check_share(option: str, value: float) -> None:
+    """Raise ValueError unless `value` is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{option} must be in [0, 1], not {value}")
+
+
 def unit(x: Tensor) -> Tensor:
     """x / ‖x‖ along the last dimension, in float32 or better whatever autocast made of x."""
     return normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)
@@ -181,17 +249,10 @@ def standard_views(views: list[Tensor]) -> int:
     return sum(view.shape[-1] == views[0].shape[-1] for view in views)
 
 
-def pairs(views: int, targets: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Indices i, j (T,) of all pairs of a view i and a target j ≠ i: 2 views give 2 terms, 2 + 6 give 14."""
-    both = [(i, j) for i in range(views) for j in range(targets) if i != j]
-    index = torch.tensor(both, device=device).T
-    return index[0], index[1]
-
-
 def power_spherical_terms(
     latents: Latents, dim: int, *, detach_cosine: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """log p(z_j | x_i) = log C(κ_i) + κ_i log1p(μ_i·z_j) (Eq. 32) for all pairs i ≠ j.
+    """log p(z_j | x_i) = log C(κ_i) + κ_i log1p(μ_i·z_j) (Eq. 32) for all pairs of a view and a target.
 
     Args:
         latents: of V views and S targets.
@@ -201,14 +262,16 @@ def power_spherical_terms(
     Returns:
         The terms (T, B) and κ_i (T, B) that belongs to each, both with gradient.
     """
-    i, j = pairs(len(latents.mean), len(latents.target), latents.mean.device)
-    mean = latents.mean.detach() if detach_cosine else latents.mean
+    i, j = latents.pairs()
     kappa = latents.kappa[i]
-    return log_normalizer(kappa, dim) + kappa * log1p_cosine(mean[i], latents.target[j]), kappa
+    cosine_part = log1p_cosine(latents.mean[i], latents.target[j])
+    if detach_cosine:
+        cosine_part = cosine_part.detach()
+    return log_normalizer(kappa, dim) + kappa * cosine_part, kappa
 
 
 def kappa_fit_loss(latents: Latents, dim: int, weight: float) -> Tensor:
-    """-λ/(d-1) · mean log p(z_j | x_i) with everything but the κ head detached: fits κ and nothing else.
+    """-λ/(d-1) · mean log p(z_j | x_i) with everything but κ detached.
 
     The division makes one λ serve every d: log p grows like d-1.
     """

@@ -11,12 +11,21 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vissl_zoo.methods.base import Latents, Method, Row, kappa_fit_loss, pairs, standard_views
+from vissl_zoo.methods.base import (
+    Latents,
+    Method,
+    Row,
+    check_choice,
+    check_share,
+    kappa_fit_loss,
+    standard_views,
+)
+from vissl_zoo.networks.ema import ema_momentum_at, ema_update
 from vissl_zoo.networks.normalization import all_reduce_sum
 
 Teacher = Literal["shared", "ema"]
@@ -26,7 +35,7 @@ Teacher = Literal["shared", "ema"]
 class DINOLatents(Latents):
     """`mean` holds log P_s (V, B, K), `target` P_t (S, B, K), and `z` the teacher's bottleneck (S, B, b)."""
 
-    z: Tensor
+    z: Tensor = None
 
 
 class DINO(Method):
@@ -69,13 +78,11 @@ class DINO(Method):
         ema_momentum: float = 0.996,
         kappa_weight: float = 30.0,
     ):
-        if teacher not in get_args(Teacher):
-            raise ValueError(f"teacher must be one of {', '.join(get_args(Teacher))}, not {teacher!r}")
+        check_choice("teacher", teacher, Teacher)
+        check_share("center_momentum", center_momentum)
+        check_share("ema_momentum", ema_momentum)
         if not student_temperature > 0:
             raise ValueError(f"student_temperature must be positive, not {student_temperature}")
-        for option, value in {"center_momentum": center_momentum, "ema_momentum": ema_momentum}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{option} must be in [0, 1], not {value}")
         super().__init__(model)
         self.student_temperature = student_temperature
         self.center_momentum = center_momentum
@@ -111,7 +118,7 @@ class DINO(Method):
 
     def alignment(self, latents: DINOLatents) -> Tensor:
         """Mean of Σ_k P_t log P_s over the pairs i ≠ j (Eq. 30); minus this is DINO's loss."""
-        i, j = pairs(len(latents.mean), len(latents.target), latents.mean.device)
+        i, j = latents.pairs()
         return (latents.target[j] * latents.mean[i]).sum(-1).mean()
 
     def kappa_fit(self, latents: DINOLatents) -> Tensor:
@@ -126,8 +133,7 @@ class DINO(Method):
 
     def on_step_start(self, progress: float) -> None:
         """Raise the EMA momentum to 1 along a cosine."""
-        rise = (1 - self.ema_momentum) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
-        self._momentum_now = 1 - rise
+        self._momentum_now = ema_momentum_at(progress, self.ema_momentum)
 
     @torch.no_grad()
     def on_step_end(self) -> None:
@@ -141,9 +147,7 @@ class DINO(Method):
             head.center.lerp_(mean.to(head.center.dtype), 1 - self.center_momentum)
             self._logit_sum, self._logit_count = None, 0
         if self.teacher is not None:
-            student = dict(self.model.named_parameters())
-            for name, parameter in self.teacher.named_parameters():
-                parameter.lerp_(student[name], 1 - self._momentum_now)
+            ema_update(self.teacher, self.model, self._momentum_now)
 
     def exported_model(self) -> nn.Module:
         """The shared network, or the EMA teacher with the κ head that was fitted to it."""

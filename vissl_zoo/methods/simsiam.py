@@ -7,13 +7,20 @@ normaliser are constants, so that J_align is the cosine of the prediction and th
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
-from vissl_zoo.methods.base import Latents, Method, Row, kappa_fit_loss, pairs, standard_views, unit
-from vissl_zoo.networks.projection import predictor, projector
+from vissl_zoo.methods.base import Latents, Row, SphericalMethod, check_choice, standard_views, unit
+from vissl_zoo.networks.direct_predictor import DirectPredictor
+from vissl_zoo.networks.projection import predictor as mlp_predictor
+
+Predictor = Literal["mlp", "direct"]
+Targets = Literal["each", "mean"]
 
 
-class SimSiam(Method):
+class SimSiam(SphericalMethod):
     """SimSiam around a model of the zoo.
 
     Args:
@@ -21,6 +28,12 @@ class SimSiam(Method):
         hidden: width of the hidden layers of projector and predictor.
         output_norm: batch norm (without scale and shift) on the projector's output.
         kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        predictor: "mlp", or "direct" for DirectPred (Eq. 23), which is set from the latents and not trained.
+        targets: "each" predicts every other standard view's z, "mean" the mean of them, as FastSiam does
+            (Pototzky et al., GCPR 2022), which pays with four standard views.
+
+    Raises:
+        ValueError: for an unknown predictor or kind of target.
     """
 
     name = "simsiam"
@@ -38,54 +51,56 @@ class SimSiam(Method):
     )
 
     def __init__(
-        self, model: nn.Module, *, hidden: int = 512, output_norm: bool = True, kappa_weight: float = 30.0
+        self,
+        model: nn.Module,
+        *,
+        hidden: int = 512,
+        output_norm: bool = True,
+        kappa_weight: float = 30.0,
+        predictor: Predictor = "mlp",
+        targets: Targets = "each",
     ):
-        super().__init__(model)
-        self.projector = projector(model.head_hidden_size, hidden, self.dim, output_norm=output_norm)
-        self.predictor = predictor(self.dim, hidden)
-        self.kappa_weight = kappa_weight
+        check_choice("predictor", predictor, Predictor)
+        check_choice("targets", targets, Targets)
+        super().__init__(model, hidden=hidden, output_norm=output_norm, kappa_weight=kappa_weight)
+        self.predictor = (
+            DirectPredictor(self.dim) if predictor == "direct" else mlp_predictor(self.dim, hidden)
+        )
+        self.targets = targets
 
     def infer(self, views: list[Tensor]) -> Latents:
-        """y = backbone(x), z = projector(y)/‖·‖, μ = predictor(z̃)/‖·‖, κ = κ-head(y)."""
+        """y = backbone(x), z = sg(projector(y))/‖·‖, μ = predictor(z̃)/‖·‖, κ = κ-head(y)."""
         y = self.embed(views)
-        flat = y.flatten(0, 1)
-        z_tilde = self.projector(flat)
-        mean = unit(self.predictor(z_tilde))
-        z = unit(z_tilde.detach())
-        kappa = self.model.kappa_head(self.kappa_input(flat))
-        shape = y.shape[:2]
-        return Latents(
-            embedding=y,
-            mean=mean.unflatten(0, shape),
-            target=z.unflatten(0, shape)[: standard_views(views)],  # stop-gradient: z is never trained
-            kappa=kappa.unflatten(0, shape),
-        )
+        z_tilde = self.projector(y.flatten(0, 1))
+        mean = unit(self.predictor(z_tilde)).unflatten(0, y.shape[:2])
+        z = unit(z_tilde.detach()).unflatten(0, y.shape[:2])[: standard_views(views)]
+        if self.targets == "mean":
+            z = mean_of_others(z, len(views))
+        return Latents(y, mean, z, self.kappa(self.kappa_input(y)), own_target=self.targets == "mean")
 
     def kappa_input(self, embedding: Tensor) -> Tensor:
-        """What the κ head sees: y (B, F) behind a stop-gradient, so that the trunk is SimSiam's own."""
+        """What the κ head sees: y (V, B, F) behind a stop-gradient, so that the trunk is SimSiam's own."""
         return embedding.detach()
 
     def alignment(self, latents: Latents) -> Tensor:
         """Mean of μ_i·z_j over the pairs i ≠ j (Eq. 22)."""
         return self.cosine(latents)
 
-    def cosine(self, latents: Latents) -> Tensor:
-        """Mean cosine of a prediction μ_i and its targets z_j, i ≠ j."""
-        i, j = pairs(len(latents.mean), len(latents.target), latents.mean.device)
-        return (latents.mean[i] * latents.target[j]).sum(-1).mean()
-
-    def signals(self, latents: Latents) -> dict[str, Tensor]:
-        """The cosine, which every objective here is about; 1 at once is a sign of collapse."""
-        return {"cosine": self.cosine(latents)}
-
-    def kappa_fit(self, latents: Latents) -> Tensor | None:
-        """The κ head learns how well one view predicts another, with the trunk untouched."""
-        return kappa_fit_loss(latents, self.dim, self.kappa_weight)
+    def on_step_end(self) -> None:
+        """Set DirectPred's predictor from the latents of the step."""
+        if isinstance(self.predictor, DirectPredictor):
+            self.predictor.update()
 
     def constant_lr_parameters(self) -> list[nn.Parameter]:
         """The predictor's: SimSiam's recipe keeps its learning rate at the initial value."""
         return list(self.predictor.parameters())
 
-    def heads(self) -> dict[str, nn.Module]:
-        """Projector and predictor."""
-        return {"projector": self.projector, "predictor": self.predictor}
+
+def mean_of_others(z: Tensor, views: int) -> Tensor:
+    """For each of `views` views the direction (views, B, d) of the mean of the other views' z (S, B, d).
+
+    A view beyond the S standard ones has no z of its own: its target is the mean of all S.
+    """
+    own = torch.zeros(views, len(z), dtype=z.dtype, device=z.device)
+    own[: len(z)] = torch.eye(len(z), dtype=z.dtype, device=z.device)
+    return unit(torch.einsum("vs,sbd->vbd", 1 - own, z))

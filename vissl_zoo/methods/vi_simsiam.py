@@ -14,13 +14,20 @@ Three objectives, since the paper's own loses accuracy in long training (§6.6):
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vissl_zoo.methods.base import Latents, Row, kappa_fit_loss, power_spherical_terms
-from vissl_zoo.methods.simsiam import SimSiam
+from vissl_zoo.methods.base import (
+    Latents,
+    Row,
+    check_choice,
+    check_share,
+    kappa_fit_loss,
+    power_spherical_terms,
+)
+from vissl_zoo.methods.simsiam import Predictor, SimSiam, Targets
 
 Variant = Literal["paper", "beta", "detached"]
 
@@ -36,7 +43,7 @@ class VISimSiam(SimSiam):
         kappa_warmup: fraction of the training over which κ is released from d-1, its start with the `exp`
             map. At the start cos ≈ 0, where the best κ is 0, a point that `exp` hardly leaves again; held
             back, κ waits until the mean direction has learnt something.
-        hidden, output_norm: as in SimSiam.
+        hidden, output_norm, predictor, targets: as in SimSiam.
 
     Raises:
         ValueError: for an unknown objective, or β or the warm-up outside [0, 1].
@@ -66,13 +73,20 @@ class VISimSiam(SimSiam):
         kappa_warmup: float = 0.0,
         hidden: int = 512,
         output_norm: bool = True,
+        predictor: Predictor = "mlp",
+        targets: Targets = "each",
     ):
-        if objective not in get_args(Variant):
-            raise ValueError(f"objective must be one of {', '.join(get_args(Variant))}, not {objective!r}")
-        for option, value in {"beta": beta, "kappa_warmup": kappa_warmup}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{option} must be in [0, 1], not {value}")
-        super().__init__(model, hidden=hidden, output_norm=output_norm, kappa_weight=kappa_weight)
+        check_choice("objective", objective, Variant)
+        check_share("beta", beta)
+        check_share("kappa_warmup", kappa_warmup)
+        super().__init__(
+            model,
+            hidden=hidden,
+            output_norm=output_norm,
+            kappa_weight=kappa_weight,
+            predictor=predictor,
+            targets=targets,
+        )
         self.objective: Variant = objective
         self.beta = beta
         self.kappa_warmup = kappa_warmup

@@ -19,6 +19,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this process is."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
 class _AllReduceSum(torch.autograd.Function):
     """A sum over processes hands every process the sum of their gradients.
 
@@ -36,6 +41,28 @@ class _AllReduceSum(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenation over processes; each process gets back the sum of all gradients of its own part."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dim: int) -> Tensor:
+        ctx.dim, ctx.length = dim, x.shape[dim]
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts, dim)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.narrow(ctx.dim, rank() * ctx.length, ctx.length), None
+
+
+def all_gather(x: Tensor, dim: int = 0) -> Tensor:
+    """`x` of all processes, joined along `dim` in the order of their ranks, with the gradient carried."""
+    return _AllGather.apply(x, dim) if world_size() > 1 else x
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:

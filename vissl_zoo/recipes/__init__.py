@@ -12,11 +12,13 @@ from dataclasses import replace
 import tyro
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes import dino, simsiam, vi_simsiam
+from vissl_zoo.recipes import barlow_twins, byol, dino, simclr, simsiam, vi_simsiam
 from vissl_zoo.recipes.base import Data, MethodOptions, NamedRecipe, Recipe, Views
 
 RECIPES: dict[str, NamedRecipe] = {
-    named.name: named for module in (vi_simsiam, simsiam, dino) for named in module.RECIPES
+    named.name: named
+    for module in (vi_simsiam, simsiam, simclr, barlow_twins, dino, byol)
+    for named in module.RECIPES
 }
 DEFAULT = "demo"
 

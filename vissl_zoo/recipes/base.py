@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from vissl_zoo.errors import UserError
 
+LARGEST_WHOLE = 2**62  # torch counts in 64 bits
 LARGEST = 1e30  # of a flag's value: float32 ends at 3e38, and a learning rate is multiplied by the batch
 
 
@@ -40,10 +41,12 @@ class Data:
 class Views:
     """The random views: SimSiam's augmentations by default."""
 
+    standard: int = 2
+    """How many views of full size; each is predicted from the others."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Area of a random crop, as a fraction of the image's."""
     low: int = 0
-    """How many low-resolution views beside the two standard ones (multi-crop)."""
+    """How many low-resolution views beside the standard ones (multi-crop)."""
     low_size: int | None = None
     """Side of a low-resolution view in pixels."""
     low_scale: tuple[float, float] = (0.05, 0.2)
@@ -158,8 +161,9 @@ class Recipe:
         for flag, value in _numbers(self):
             if isinstance(value, int) and flag.startswith("method.") and value < 1:
                 raise UserError(f"--{flag} must be at least 1, not {value}")
-            if not abs(value) <= LARGEST:  # also of a NaN
-                raise UserError(f"--{flag} must be a finite number of at most {LARGEST:.0e}, not {value}")
+            largest = LARGEST_WHOLE if isinstance(value, int) else LARGEST
+            if not abs(value) <= largest:  # also of a NaN
+                raise UserError(f"--{flag} must be a finite number of at most {largest:.0e}, not {value}")
         positive = {
             "image-size": self.image_size,
             "batch-size": self.batch_size,

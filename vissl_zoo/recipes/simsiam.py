@@ -26,6 +26,10 @@ class SimSiamOptions(MethodOptions):
     """Batch norm, without scale and shift, on the projector's output."""
     kappa_weight: float = 30.0
     """λ, the weight of the κ head's own loss; no gradient of it reaches the trunk."""
+    predictor: Literal["mlp", "direct"] = "mlp"
+    """A trained network, or DirectPred (Eq. 23): computed from the eigenvectors of the latents."""
+    targets: Literal["each", "mean"] = "each"
+    """Predict every other view's latent, or the mean of them (FastSiam, best with --views.standard 4)."""
 
 
 RECIPES = (

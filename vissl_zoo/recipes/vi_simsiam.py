@@ -32,6 +32,10 @@ class VISimSiamOptions(MethodOptions):
     """Width of the hidden layers of projector and predictor."""
     output_norm: bool = True
     """Batch norm, without scale and shift, on the projector's output."""
+    predictor: Literal["mlp", "direct"] = "mlp"
+    """A trained network, or DirectPred (Eq. 23): computed from the eigenvectors of the latents."""
+    targets: Literal["each", "mean"] = "each"
+    """Predict every other view's latent, or the mean of them (FastSiam, best with --views.standard 4)."""
 
 
 RECIPES = (

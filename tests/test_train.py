@@ -1,0 +1,346 @@
+"""Training from the command to the run folder: what it holds, and that it follows from the seed and the step alone."""
+
+import json
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import vissl_zoo
+from vissl_zoo.training.run import Run
+
+LOGGED = {"step", "epoch", "loss", "alignment", "lr", "images_per_second", "kappa_mean", "embedding_std"}
+PICTURES = {"gallery.png", "curves.png", "kappa.png", "ambiguity.png"}
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run, name="method"):
+    [checkpoint] = (run / "checkpoints").iterdir()
+    return load_file(checkpoint / f"{name}.safetensors")
+
+
+def equal(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def run_of(train_main, small, tmp_path):
+    """run_of(name, *flags) -> the folder of a small run without report that ended well."""
+
+    def run_of(name, *flags, recipe=()):
+        folder = tmp_path / name
+        outcome = train_main(*recipe, *small, "--no-report", "--output-dir", folder, *flags)
+        assert outcome.code == 0, outcome.err
+        return folder
+
+    return run_of
+
+
+class TestRunFolder:
+    def test_files(self, demo_run):
+        run, _ = demo_run
+        names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+        checkpoint = "checkpoints/step_0000006"
+        assert names == {
+            "recipe.json",
+            "metrics.jsonl",
+            *(f"{checkpoint}/{n}" for n in ("method.safetensors", "optimizer.safetensors", "state.json")),
+            *(f"export/{n}" for n in ("config.json", "model.safetensors", "heads.safetensors", "README.md")),
+            *(f"report/{n}" for n in {"metrics.json", "index.html"} | PICTURES),
+        }
+
+    def test_recipe_is_what_was_run(self, demo_run, shapes_folder):
+        recipe = json.loads((demo_run[0] / "recipe.json").read_text())
+        assert (recipe["batch_size"], recipe["max_steps"], recipe["seed"]) == (16, 6, 0)
+        assert recipe["data"]["path"] == str(shapes_folder)
+        assert (recipe["method"]["name"], recipe["method"]["latent_dim"]) == ("vi_simsiam", 64)
+
+    def test_log(self, demo_run):
+        logged = lines(demo_run[0])
+        assert [line["step"] for line in logged] == [2, 4, 6]
+        assert all(line.keys() >= LOGGED for line in logged)
+        assert [line["epoch"] for line in logged] == pytest.approx([2 / 7, 4 / 7, 6 / 7], rel=1e-5)
+        assert all(line["processes"] == 1 and line["images_per_second"] > 0 for line in logged)
+        # the cosine from .05 · 16 / 128, at the steps that began before the lines
+        expected = [0.00625 / 2 * (1 + torch.cos(torch.tensor(torch.pi * s / 6)).item()) for s in (1, 3, 5)]
+        assert [line["lr"] for line in logged] == pytest.approx(expected, rel=1e-5)
+
+    def test_metrics(self, demo_run):
+        metrics = json.loads((demo_run[0] / "report" / "metrics.json").read_text())
+        assert metrics["images"] == 40
+        for name in ("knn_top1", "knn_top1_untrained", "auroc_kappa_knn"):
+            assert 0 <= metrics[name] <= 1
+        assert -1 <= metrics["spearman_uncertainty_ambiguity"] <= 1
+        assert metrics["seconds"] > 0
+
+    def test_report(self, demo_run):
+        run, outcome = demo_run
+        page = (run / "report" / "index.html").read_text()
+        for name in PICTURES:
+            assert f'src="{name}"' in page
+            with Image.open(run / "report" / name) as picture:
+                assert min(picture.size) > 100
+        for word in ("kNN top-1", "AUROC", "Spearman", "gallery.png", "index.html", "local-dir:"):
+            assert word in outcome.out
+
+    def test_export_gives_the_trained_model_back(self, demo_run):
+        run, _ = demo_run
+        loaded = timm.create_model(f"local-dir:{run / 'export'}", pretrained=True).eval()
+        trained = vissl_zoo.create_model("vi_simsiam", backbone="test_resnet", latent_dim=64).eval()
+        state = {k.removeprefix("model."): v for k, v in weights(run).items() if k.startswith("model.")}
+        trained.load_state_dict(state)
+        x = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        for a, b in zip(loaded.represent(x), trained.represent(x), strict=True):
+            assert torch.equal(a, b)
+        heads = load_file(run / "export" / "heads.safetensors")
+        checkpoint = weights(run)
+        assert {k.split(".")[0] for k in heads} == {"projector", "predictor"}
+        assert all(torch.equal(v, checkpoint[k]) for k, v in heads.items())
+
+    def test_export_says_what_it_is(self, demo_run, shapes_folder):
+        run, _ = demo_run
+        config = json.loads((run / "export" / "config.json").read_text())
+        assert config["metrics"] == json.loads((run / "report" / "metrics.json").read_text())
+        card = (run / "export" / "README.md").read_text()
+        assert str(shapes_folder) in card
+        assert "\naccelerate launch train.py --batch-size 16 --method.latent-dim 64 " in card
+
+
+class TestReproducibility:
+    def test_same_seed_same_weights(self, run_of, demo_run):
+        again = run_of("again", "--max-steps", "6")
+        assert equal(weights(again), weights(demo_run[0]))
+
+    def test_other_seed_other_weights(self, run_of, demo_run):
+        other = weights(run_of("other", "--max-steps", "6", "--seed", "1"))
+        same = [k for k, v in weights(demo_run[0]).items() if v.dim() > 1 and torch.equal(v, other[k])]
+        assert same == []
+
+    def test_a_run_is_started_over(self, train_main, small, run_of, tmp_path):
+        run = run_of("run", "--max-steps", "2")
+        (run / "report").mkdir()
+        outcome = train_main(*small, "--max-steps", "1", "--no-report", "--output-dir", run)
+        assert "--resume" in outcome.out
+        assert [line["step"] for line in lines(run)] == [1]
+        assert not (run / "report").exists()
+
+
+RESUMED = {
+    "demo": (),
+    "beta": ("--method.objective", "beta", "--method.kappa-map", "exp", "--method.kappa-warmup", "0.6"),
+    "accumulated": ("--batch-size", "8", "--gradient-accumulation", "2", "--warmup-epochs", "0.5"),
+    "dino": ("--method.teacher", "ema", "--method.prototypes", "32"),
+}
+
+
+class TestResume:
+    def arguments(self, small, name, folder):
+        recipe = ()
+        if name == "dino":
+            small = (a for a in small if a not in ("--method.latent-dim", "64"))
+            recipe = (
+                "dino_resnet18_cifar10",
+                "--model",
+                "dino",
+                "--backbone",
+                "test_resnet",
+                "--image-size",
+                "32",
+            )
+        return (*recipe, *small, *RESUMED[name], "--max-steps", "6", "--no-report", "--output-dir", folder)
+
+    @pytest.mark.parametrize("name", RESUMED)
+    def test_equals_a_run_without_a_break(self, train_main, small, tmp_path, monkeypatch, name):
+        whole, broken = (self.arguments(small, name, tmp_path / n) for n in ("whole", "broken"))
+        assert train_main(*whole).code == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "out_of_time", property(lambda run: run.step == 3))
+            outcome = train_main(*broken, "--max-minutes", "5")
+        assert outcome.code == 0
+        assert "stopped at step 3 of 6; --resume" in outcome.out
+        assert not (tmp_path / "broken" / "export").exists()
+        outcome = train_main(*broken, "--resume")
+        assert "at step 3" in outcome.out
+        for part in ("method", "optimizer"):
+            assert equal(weights(tmp_path / "whole", part), weights(tmp_path / "broken", part))
+        timeless = [
+            [
+                {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+                for line in lines(run)
+            ]
+            for run in (tmp_path / "whole", tmp_path / "broken")
+        ]
+        assert timeless[0] == timeless[1]
+
+    def test_a_killed_run_goes_on_from_its_last_checkpoint(self, train_main, small, tmp_path, monkeypatch):
+        """Killed after step 5, in the middle of a line of the log; the checkpoint is of step 4."""
+        run = tmp_path / "run"
+        arguments = self.arguments(small, "demo", run)
+
+        def kill(this):
+            if this.step == 5:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "out_of_time", property(kill))
+            outcome = train_main(*arguments, "--save-every", "2", "--log-every", "1")
+        assert outcome.code == 130
+        assert outcome.err.splitlines()[-1].startswith("train.py: interrupted; --resume")
+        assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5]
+        with (run / "metrics.jsonl").open("a") as log:
+            log.write('{"step": 6, "lo')
+        assert train_main(*arguments, "--resume", "--log-every", "1").code == 0
+        assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
+        assert train_main(*self.arguments(small, "demo", tmp_path / "whole")).code == 0
+        assert equal(weights(tmp_path / "whole"), weights(run))
+
+    def test_max_minutes(self, train_main, small, tmp_path):
+        arguments = self.arguments(small, "demo", tmp_path / "run")
+        outcome = train_main(*arguments, "--max-minutes", "1e-9")
+        assert (outcome.code, "stopped at step 1 of 6" in outcome.out) == (0, True)
+        assert train_main(*arguments, "--resume").code == 0
+        assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+
+    def test_a_finished_run_makes_up_its_report(self, train_main, small, run_of):
+        run = run_of("run", "--max-steps", "2")
+        before = weights(run)
+        outcome = train_main(*small, "--max-steps", "2", "--output-dir", run, "--resume", "--report")
+        assert outcome.code == 0
+        assert (run / "report" / "index.html").exists()
+        assert equal(weights(run), before)
+
+
+class TestSteps:
+    @pytest.fixture
+    def drawn(self, train_module, monkeypatch):
+        """The numbers of the batches whose views were drawn, with the images in each."""
+        drawn = []
+
+        class Recording(train_module.ViewPipeline):
+            def __call__(self, images, sizes, step, **where):
+                drawn.append((step, len(images)))
+                return super().__call__(images, sizes, step, **where)
+
+        monkeypatch.setattr(train_module, "ViewPipeline", Recording)
+        return drawn
+
+    def test_gradient_accumulation(self, run_of, drawn):
+        flags = ("--batch-size", "8", "--gradient-accumulation", "2", "--max-steps", "3", "--log-every", "1")
+        accumulated = lines(run_of("two", *flags))
+        assert drawn == [(i, 8) for i in range(6)]
+        drawn.clear()
+        at_once = lines(run_of("one", "--max-steps", "3", "--log-every", "1"))
+        assert drawn == [(i, 16) for i in range(3)]
+        for name in ("step", "lr", "epoch"):
+            assert [line[name] for line in accumulated] == [line[name] for line in at_once]
+        assert [line["step"] for line in at_once] == [1, 2, 3]
+
+    def test_accumulated_gradients_are_a_mean(self, run_of):
+        """With a learning rate that is 0 in float32, two batches give the momentum of their mean."""
+        flags = ("--batch-size", "8", "--lr", "1e-60", "--weight-decay", "0", "--momentum", "0.5")
+        both = weights(
+            run_of("both", *flags, "--gradient-accumulation", "2", "--max-steps", "1"), "optimizer"
+        )
+        apart = weights(run_of("apart", *flags, "--max-steps", "2"), "optimizer")
+        first = weights(run_of("first", *flags, "--max-steps", "1"), "optimizer")
+        for key, mean in both.items():
+            second = apart[key] - 0.5 * first[key]
+            scale = 1e-5 + mean.abs().max()
+            assert ((first[key] + second) / 2 - mean).abs().max() < 1e-3 * scale, key
+
+    def test_epochs(self, run_of, drawn):
+        run = run_of("run", "--epochs", "2", "--batch-size", "50", "--log-every", "1")
+        assert [line["epoch"] for line in lines(run)] == [0.5, 1, 1.5, 2]
+        assert drawn == [(i, 50) for i in range(4)]
+
+
+VARIANTS = {
+    "paper": ((), ("--method.objective", "paper", "--method.latent-dim", "32"), {"alignment"}),
+    "beta": ((), ("--method.objective", "beta", "--method.kappa-map", "exp"), {"alignment"}),
+    "simsiam": (("simsiam_resnet18_cifar10", "--model", "simsiam"), (), {"alignment", "kappa_fit"}),
+    "dino": (("dino_resnet18_cifar10", "--model", "dino"), (), {"alignment", "kappa_fit"}),
+    "dino, ema": (("dino_resnet18_cifar10", "--model", "dino"), ("--method.teacher", "ema"), {"kappa_fit"}),
+    "bf16": ((), ("--mixed-precision", "bf16"), {"alignment"}),
+    "multi-crop": ((), ("--views.low", "2", "--views.low-size", "16"), {"alignment"}),
+    "multi-crop, dino": (
+        ("dino_resnet18_cifar10", "--model", "dino"),
+        ("--views.low", "1", "--views.low-size", "24"),
+        {"teacher_entropy"},
+    ),
+    "vit": ((), ("--backbone", "test_vit", "--views.low", "1", "--views.low-size", "16"), {"cosine"}),
+    "on the fly": ((), ("--data.memory-gib", "1e-9", "--data.workers", "0"), {"alignment"}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_train_and_export(train_main, shapes_folder, tmp_path, name):
+    recipe, flags, logged = VARIANTS[name]
+    backbone = ("--backbone", "test_resnet", "--image-size", "32")
+    steps = ("--batch-size", "8", "--max-steps", "2", "--log-every", "1", "--no-report")
+    where = ("--data.path", shapes_folder, "--output-dir", tmp_path / "run")
+    outcome = train_main(*recipe, *backbone, *steps, *where, *flags)
+    assert outcome.code == 0, outcome.err
+    for line in lines(tmp_path / "run"):
+        assert line.keys() >= logged
+        assert all(value == value for value in line.values())
+    model = timm.create_model(f"local-dir:{tmp_path / 'run' / 'export'}", pretrained=True).eval()
+    found = model.represent(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert found.kappa.dtype == torch.float32
+    assert (found.kappa > 0).all()
+    assert ((found.uncertainty >= 0) & (found.uncertainty <= 1)).all()
+    assert all(v.dtype in (torch.float32, torch.int64) for v in weights(tmp_path / "run").values())
+
+
+def test_an_ema_teacher_is_what_is_exported(train_main, shapes_folder, tmp_path):
+    recipe = ("dino_resnet18_cifar10", "--model", "dino", "--backbone", "test_resnet", "--image-size", "32")
+    flags = ("--method.teacher", "ema", "--batch-size", "8", "--max-steps", "2", "--no-report")
+    run = tmp_path / "run"
+    assert train_main(*recipe, *flags, "--data.path", shapes_folder, "--output-dir", run).code == 0
+    exported, trained = load_file(run / "export" / "model.safetensors"), weights(run)
+    for key, value in exported.items():
+        part = "model" if key.startswith("kappa_head") else "teacher"
+        assert torch.equal(value, trained[f"{part}.{key}"]), key
+    assert not torch.equal(exported["conv1.0.weight"], trained["model.conv1.0.weight"])
+
+
+def test_a_folder_of_images_without_labels(train_main, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(40):
+        size = (20 + i, 60 - i) if i % 2 else (40, 40)
+        Image.radial_gradient("L").resize(size).rotate(9 * i).convert("RGB").save(folder / f"{i}.jpg")
+    run = tmp_path / "run"
+    flags = ("--batch-size", "16", "--max-steps", "2", "--method.latent-dim", "16")
+    outcome = train_main(*flags, "--data.path", folder, "--output-dir", run)
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    assert not {"knn_top1", "auroc_kappa_knn", "spearman_uncertainty_ambiguity"} & metrics.keys()
+    assert metrics["images"] == 40
+    assert "Without labels" in outcome.out
+    assert {p.name for p in (run / "report").iterdir()} == {
+        "metrics.json",
+        "index.html",
+        *(PICTURES - {"ambiguity.png"}),
+    }
+
+
+def test_a_report_that_cannot_be_made_costs_no_model(train_main, shapes_folder, tmp_path):
+    """The test split holds no readable image; that comes out when the training is done."""
+    import datasets
+
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.parquet").write_bytes((shapes_folder / "train.parquet").read_bytes())
+    columns = {"image": [{"bytes": b"no image", "path": None}] * 5, "label": [0] * 5}
+    features = datasets.Features(image=datasets.Image(decode=False), label=datasets.Value("int64"))
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(data / "test.parquet")
+    flags = ("--batch-size", "16", "--max-steps", "1", "--method.latent-dim", "16", "--data.path", data)
+    outcome = train_main(*flags, "--output-dir", tmp_path / "run")
+    assert outcome.code == 2
+    assert "5 of 5 images cannot be read" in outcome.err.splitlines()[-1]
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()

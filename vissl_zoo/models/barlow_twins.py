@@ -1,0 +1,57 @@
+"""Barlow Twins models: views correlate, features do not.
+
+Barlow Twins: Self-Supervised Learning via Redundancy Reduction, Zbontar et al. 2021. κ is fitted to detached
+features, so the trunk is Barlow Twins' own.
+"""
+
+from timm.models import generate_default_cfgs, register_model
+
+from vissl_zoo.models._backbones import backbone_cfg
+from vissl_zoo.models._build import build_model
+
+default_cfgs = generate_default_cfgs(
+    {
+        "barlow_twins": backbone_cfg("resnet18"),
+        "barlow_twins_resnet18": backbone_cfg("resnet18"),
+        "barlow_twins_resnet18_cifar": backbone_cfg("resnet18_cifar"),
+        "barlow_twins_resnet50": backbone_cfg("resnet50"),
+        "barlow_twins_convnext_tiny": backbone_cfg("convnext_tiny"),
+        "barlow_twins_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
+    }
+)
+
+
+@register_model
+def barlow_twins(pretrained: bool = False, backbone: str = "resnet18", **kwargs):
+    """Barlow Twins on any timm backbone, named by `backbone`."""
+    return build_model("barlow_twins", backbone, pretrained, True, **kwargs)
+
+
+@register_model
+def barlow_twins_resnet18(pretrained: bool = False, **kwargs):
+    """Barlow Twins on ResNet-18: embedding (B, 512)."""
+    return build_model("barlow_twins_resnet18", "resnet18", pretrained, **kwargs)
+
+
+@register_model
+def barlow_twins_resnet18_cifar(pretrained: bool = False, **kwargs):
+    """Barlow Twins on ResNet-18 with a 3×3 stride-1 stem for 32-pixel images: embedding (B, 512)."""
+    return build_model("barlow_twins_resnet18_cifar", "resnet18_cifar", pretrained, **kwargs)
+
+
+@register_model
+def barlow_twins_resnet50(pretrained: bool = False, **kwargs):
+    """Barlow Twins on ResNet-50: embedding (B, 2048)."""
+    return build_model("barlow_twins_resnet50", "resnet50", pretrained, **kwargs)
+
+
+@register_model
+def barlow_twins_convnext_tiny(pretrained: bool = False, **kwargs):
+    """Barlow Twins on ConvNeXt-T: embedding (B, 768)."""
+    return build_model("barlow_twins_convnext_tiny", "convnext_tiny", pretrained, **kwargs)
+
+
+@register_model
+def barlow_twins_vit_small_patch16_224(pretrained: bool = False, **kwargs):
+    """Barlow Twins on ViT-S/16: embedding (B, 384)."""
+    return build_model("barlow_twins_vit_small_patch16_224", "vit_small_patch16_224", pretrained, **kwargs)

@@ -1,0 +1,57 @@
+"""SimCLR models: a posterior on the sphere of fixed concentration 1/τ, spread out by the minibatch's denominator.
+
+A Simple Framework for Contrastive Learning of Visual Representations, Chen et al. 2020. κ is fitted to detached
+features, so the trunk is SimCLR's own.
+"""
+
+from timm.models import generate_default_cfgs, register_model
+
+from vissl_zoo.models._backbones import backbone_cfg
+from vissl_zoo.models._build import build_model
+
+default_cfgs = generate_default_cfgs(
+    {
+        "simclr": backbone_cfg("resnet18"),
+        "simclr_resnet18": backbone_cfg("resnet18"),
+        "simclr_resnet18_cifar": backbone_cfg("resnet18_cifar"),
+        "simclr_resnet50": backbone_cfg("resnet50"),
+        "simclr_convnext_tiny": backbone_cfg("convnext_tiny"),
+        "simclr_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
+    }
+)
+
+
+@register_model
+def simclr(pretrained: bool = False, backbone: str = "resnet18", **kwargs):
+    """SimCLR on any timm backbone, named by `backbone`."""
+    return build_model("simclr", backbone, pretrained, True, **kwargs)
+
+
+@register_model
+def simclr_resnet18(pretrained: bool = False, **kwargs):
+    """SimCLR on ResNet-18: embedding (B, 512)."""
+    return build_model("simclr_resnet18", "resnet18", pretrained, **kwargs)
+
+
+@register_model
+def simclr_resnet18_cifar(pretrained: bool = False, **kwargs):
+    """SimCLR on ResNet-18 with a 3×3 stride-1 stem for 32-pixel images: embedding (B, 512)."""
+    return build_model("simclr_resnet18_cifar", "resnet18_cifar", pretrained, **kwargs)
+
+
+@register_model
+def simclr_resnet50(pretrained: bool = False, **kwargs):
+    """SimCLR on ResNet-50: embedding (B, 2048)."""
+    return build_model("simclr_resnet50", "resnet50", pretrained, **kwargs)
+
+
+@register_model
+def simclr_convnext_tiny(pretrained: bool = False, **kwargs):
+    """SimCLR on ConvNeXt-T: embedding (B, 768)."""
+    return build_model("simclr_convnext_tiny", "convnext_tiny", pretrained, **kwargs)
+
+
+@register_model
+def simclr_vit_small_patch16_224(pretrained: bool = False, **kwargs):
+    """SimCLR on ViT-S/16: embedding (B, 384)."""
+    return build_model("simclr_vit_small_patch16_224", "vit_small_patch16_224", pretrained, **kwargs)
