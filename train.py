@@ -114,8 +114,8 @@ def fit(
             method.on_step_end()
             run.step += 1
             bar.update()
-            if run.step % recipe.log_every == 0 or run.step == plan.steps:
-                line = run.log(plan, objective, lr)
+            if run.step % recipe.log_every == 0 or run.step in (1, plan.steps):
+                line = run.log(plan, method, objective, lr)
                 speed = f"{line['images_per_second']:.0f} images/s"
                 bar.set_postfix_str(f"loss {line['loss']:.3f}, κ {line['kappa_mean']:.4g}, {speed}")
             over = run.out_of_time
@@ -141,6 +141,7 @@ def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table
                 columns=(recipe.data.image_column, recipe.data.label_column),
                 limit=recipe.report_images,
                 history=run.history(),
+            diagnoses=run.diagnoses(),
                 seconds=lambda: run.seconds,
                 seed=recipe.seed,
             )

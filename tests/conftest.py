@@ -18,7 +18,8 @@ from accelerate.state import AcceleratorState
 
 ROOT = Path(__file__).parents[1]
 # What the tests count on is said here, since the demo's own numbers may be tuned.
-SMALL = "--batch-size 16 --method.latent-dim 64 --log-every 2 --lr 0.05 --lr-batch-size 128 --schedule cosine".split()
+SMALL = """--image-size 32 --batch-size 16 --method.latent-dim 64 --log-every 2
+    --lr 0.05 --lr-batch-size 128 --schedule cosine"""
 
 
 class Outcome(NamedTuple):
@@ -90,7 +91,7 @@ def shapes_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small(shapes_folder) -> tuple[str, ...]:
     """Flags that make the demo small."""
-    return (*SMALL, "--image-size", "32", "--data.path", str(shapes_folder))
+    return (*SMALL.split(), "--data.path", str(shapes_folder))
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-COMMON = "--backbone test_resnet --image-size 24 --batch-size 64 --dtype float64 --max-steps 10 --log-every 5 --no-report"
+COMMON = """--backbone test_resnet --image-size 16 --batch-size 64 --dtype float64 --max-steps 10 --log-every 5
+    --no-report"""
+SPHERE = "--method.latent-dim 48 --method.hidden 64"
 METHODS = {
-    "vi_simsiam": "demo --method.latent-dim 64",
-    "simsiam": "simsiam_resnet18_cifar10 --model simsiam --method.latent-dim 64 --method.hidden 64",
-    "dino": "dino_resnet18_cifar10 --model dino --method.teacher ema --method.prototypes 64 "
-    "--method.bottleneck-dim 16",
+    "vi_simsiam": f"demo {SPHERE}",
+    "simsiam": f"simsiam_resnet18_cifar10 --model simsiam {SPHERE}",
+    "simclr": f"simclr_resnet18_cifar10 --model simclr {SPHERE}",
+    "barlow_twins": f"barlow_twins_resnet18_cifar10 --model barlow_twins {SPHERE}",
+    "byol": f"byol_resnet18_cifar10 --model byol {SPHERE}",
+    "dino": """dino_resnet18_cifar10 --model dino --method.teacher ema --method.prototypes 64
+        --method.bottleneck-dim 16""",
 }
 LOCAL = "local batch norm"  # the control: statistics of each process's own images
 TOLERANCE, CONTROL = 1e-10, 1e-6
@@ -66,17 +71,17 @@ def test_two_processes_train_as_one(runs, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_there_were_two_processes(runs, name):
     one, two = (log(run) for run in runs[name])
-    assert [line["processes"] for line in one] == [1, 1]
-    assert [line["processes"] for line in two] == [2, 2]
+    assert {line["processes"] for line in one} == {1}
+    assert {line["processes"] for line in two} == {2}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_logs_agree(runs, name):
     """Means over the processes; deviation and rank are of each process's own share and differ."""
     one, two = (log(run) for run in runs[name])
-    assert [line["step"] for line in two] == [5, 10]
+    assert [line["step"] for line in two[-2:]] == [5, 10]
     for a, b in zip(one, two, strict=True):
-        for key in ("epoch", "lr", "loss", "alignment", "kappa_mean"):
+        for key in ("step", "epoch", "lr", "loss", "alignment", "kappa_mean"):
             assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-8), key
 
 

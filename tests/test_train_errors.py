@@ -59,6 +59,8 @@ WRONG = {  # what is typed -> what the line must name
     "--method.latent-dim 1000000000000": "--method",
     "--views.scale 1 0.2": "--views.scale",
     "--views.scale nan 0.2": "--views.scale",
+    "--views.standard 1": "--views.standard",
+    "--views.standard -2": "--views.standard",
     "--views.flip 2": "--views.flip",
     "--views.hue 0.7": "--views.hue",
     "--views.sigma 0 1": "--views.sigma",

@@ -24,7 +24,7 @@ def test_columns(many):
     assert pixels(many).shape == (600, 32, 32, 3)
     assert pixels(many).dtype == np.uint8
     ambiguity = np.array(many["ambiguity"])
-    assert (0 <= ambiguity).all()
+    assert (ambiguity >= 0).all()
     assert (ambiguity <= 1).all()
 
 

@@ -31,19 +31,20 @@ def test_trains_with_no_parameter_unused(build, views, method_name, backbone):
         optimizer.step()
         method.on_step_end()
     assert torch.isfinite(objective.loss)
-    assert (objective.kappa > 0).all()
+    assert (objective.latents.kappa > 0).all()
     moved = [n for n, p in method.named_parameters() if p.requires_grad and not torch.equal(p, before[n])]
     assert any(n.startswith("model.kappa_head") for n in moved)
     assert any(n.startswith("model.") and "head" not in n for n in moved)
 
 
 def test_loss_is_minus_the_terms_plus_the_fit(build, views, method_name):
-    objective = build(method_name)(views(2, 3))
+    method = build(method_name)
+    objective = method(views(2, 3))
+    assert method.signals(objective.latents)  # something tells of collapse
     numbers = objective.terms()
     fit = numbers.pop("kappa_fit", 0.0)
     torch.testing.assert_close(objective.loss, -sum(numbers.values()) + fit)
     assert "alignment" in numbers
-    assert set(objective.signals)  # something tells of collapse
 
 
 def test_every_cell_of_the_row_is_filled(method_name):
@@ -122,9 +123,9 @@ def test_autocast_keeps_loss_and_kappa_in_float32_or_better(build, views, method
     plain = copy.deepcopy(method)(views(dtype=torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
         mixed = method(views(dtype=torch.float32))
-    assert mixed.kappa.dtype == torch.float32
+    assert mixed.latents.kappa.dtype == torch.float32
     assert mixed.loss.dtype in (torch.float32, torch.float64)
-    assert len(mixed.kappa.unique()) == mixed.kappa.numel()  # bfloat16 would tie
+    assert len(mixed.latents.kappa.unique()) == mixed.latents.kappa.numel()  # bfloat16 would tie
     torch.testing.assert_close(mixed.loss, plain.loss, rtol=0.05, atol=0.3, check_dtype=False)
 
 

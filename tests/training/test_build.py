@@ -42,7 +42,9 @@ def test_options_reach_the_model():
 def test_trying_the_sizes_leaves_no_trace():
     """The blank images are seen in evaluation mode: no running statistic moves."""
     model = build_model(recipe(low=16))
-    fresh = {k: v for k, v in model.state_dict().items() if k.endswith(("running_mean", "num_batches_tracked"))}
+    fresh = {
+        k: v for k, v in model.state_dict().items() if k.endswith(("running_mean", "num_batches_tracked"))
+    }
     assert fresh
     assert all((v == 0).all() for v in fresh.values())
     assert all(p.grad is None for p in model.parameters())

@@ -12,7 +12,13 @@ from vissl_zoo.recipes import RECIPES
 from vissl_zoo.training import Plan, index_batches, learning_rate
 
 RECIPE = dataclasses.replace(
-    RECIPES["demo"].recipe, batch_size=16, lr=0.4, lr_batch_size=64, epochs=4, max_steps=None, schedule="cosine"
+    RECIPES["demo"].recipe,
+    batch_size=16,
+    lr=0.4,
+    lr_batch_size=64,
+    epochs=4,
+    max_steps=None,
+    schedule="cosine",
 )
 
 

@@ -1,7 +1,10 @@
 """The one size at which a data set's images are held as tensors until a view is cropped from them."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 from PIL import Image
+from PIL.Image import Image as PILImage
 
 from vissl_zoo.data.decode import BadImage
 from vissl_zoo.data.table import ImageTable
@@ -9,7 +12,7 @@ from vissl_zoo.data.table import ImageTable
 _HEADROOM = (
     1.5  # canvas side over the side of a view: room for crops of an area down to 1/1.5² at full detail
 )
-_PROBES = 64
+PROBES = 64
 
 
 def canvas_size(table: ImageTable, image_size: int) -> tuple[int, int]:
@@ -18,10 +21,15 @@ def canvas_size(table: ImageTable, image_size: int) -> tuple[int, int]:
     The images' own size when the first 64 readable ones share it and neither side exceeds 1.5·image_size:
     such data are never resampled. Otherwise a square of 1.5·image_size, rounded up to a multiple of 8.
     """
+    return choose_canvas(range(min(len(table), PROBES)), table.size, image_size)
+
+
+def choose_canvas(images: Iterable, size: Callable[..., tuple[int, int]], image_size: int) -> tuple[int, int]:
+    """See `canvas_size`, for any images of which `size(image)` tells (height, width) or raises BadImage."""
     sizes = set()
-    for row in range(min(len(table), _PROBES)):
+    for image in images:
         try:
-            sizes.add(table.size(row))
+            sizes.add(size(image))
         except BadImage:
             continue
     if len(sizes) == 1 and max(next(iter(sizes))) <= _HEADROOM * image_size:
@@ -33,13 +41,18 @@ def canvas_size(table: ImageTable, image_size: int) -> tuple[int, int]:
 def read_to_canvas(
     table: ImageTable, row: int, canvas: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """(uint8 (3, H, W) at the `canvas` size, original (height, width)); raises BadImage.
+    """(uint8 (3, H, W) at the `canvas` size, original (height, width)); raises BadImage."""
+    image, size = table.read_with_size(row, canvas)
+    return fit_to_canvas(image, canvas), size
+
+
+def fit_to_canvas(image: PILImage, canvas: tuple[int, int]) -> np.ndarray:
+    """uint8 (3, H, W) at the `canvas` size.
 
     An image of another size is resized with antialiasing, its aspect not kept: the original size travels
     with it, and the crop sampler undoes the distortion when it chooses a crop's shape.
     """
-    image, size = table.read_with_size(row, canvas)
     if (image.height, image.width) != canvas:
         # reducing_gap: first a box reduction, to no less than 3 times the target; no difference is visible.
         image = image.resize(canvas[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.asarray(image).transpose(2, 0, 1), size
+    return np.asarray(image).transpose(2, 0, 1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
@@ -32,6 +33,8 @@ class Source:
     load: Callable[[str], datasets.Dataset]
     fingerprint: Callable[[str, datasets.Dataset], str]  # changes when the split's data change
     root: Path | None = None  # the folder against which file names are shown
+    # As `load`, for data that should be read row by row; None where `load` finds the rows without reading them.
+    stream: Callable[[str], datasets.IterableDataset] | None = None
 
     def find_split(self, name: str) -> str:
         """The split called `name` or a synonym of it ("val"); UserError lists the splits there are."""
@@ -65,7 +68,8 @@ def _embedded() -> Source:
 def _local(path: str, files: LocalFiles) -> Source:
     loaders = {"images": _load_images, "imagefolder": _load_described_images, "parquet": _load_parquet}
     load = partial(loaders[files.kind], path, files)
-    return Source(path, tuple(files.splits), load, partial(_file_fingerprint, files), files.root)
+    stream = partial(load, streaming=True) if files.kind == "parquet" else None
+    return Source(path, tuple(files.splits), load, partial(_file_fingerprint, files), files.root, stream)
 
 
 def _load_images(path: str, files: LocalFiles, split: str) -> datasets.Dataset:
@@ -94,7 +98,7 @@ def _load_described_images(path: str, files: LocalFiles, split: str) -> datasets
     return _load_with_datasets(path, "imagefolder", patterns, split)
 
 
-def _load_parquet(path: str, files: LocalFiles, split: str) -> datasets.Dataset:
+def _load_parquet(path: str, files: LocalFiles, split: str, **options: bool) -> Any:
     rows = 0
     for file in files.splits[split]:
         try:
@@ -104,13 +108,14 @@ def _load_parquet(path: str, files: LocalFiles, split: str) -> datasets.Dataset:
     if not rows:
         raise UserError(f'{path}: the split "{split}" is empty')
     patterns = {split: [glob.escape(str(file)) for file in files.splits[split]]}
-    return _load_with_datasets(path, "parquet", patterns, split)
+    return _load_with_datasets(path, "parquet", patterns, split, **options)
 
 
-def _load_with_datasets(path: str, builder: str, patterns: dict, split: str) -> datasets.Dataset:
+def _load_with_datasets(path: str, builder: str, patterns: dict, split: str, **options: bool) -> Any:
+    """A Dataset; with the option streaming=True an IterableDataset."""
     try:
         with _quiet():
-            return datasets.load_dataset(builder, data_files=patterns, split=split)
+            return datasets.load_dataset(builder, data_files=patterns, split=split, **options)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, pa.ArrowException) as error:
         cause = error.__cause__ or error  # DatasetGenerationError says only that something happened
         raise UserError(f"{path}: cannot be read as a {builder} data set ({_one_line(cause)})") from error
@@ -129,14 +134,14 @@ def _hub(path: str) -> Source:
             return source
         raise _not_on_hub(path, error) from error
 
-    def load(split: str) -> datasets.Dataset:
+    def load(split: str, **options: bool) -> Any:
         try:
             with _quiet():
-                return datasets.load_dataset(*arguments, split=split)
+                return datasets.load_dataset(*arguments, split=split, **options)
         except Exception as error:
             raise _not_on_hub(path, error) from error
 
-    return Source(path, splits, load, _hub_fingerprint)
+    return Source(path, splits, load, _hub_fingerprint, stream=partial(load, streaming=True))
 
 
 def _hub_snapshot(path: str, repo: str) -> Source | None:

@@ -98,6 +98,26 @@ def log_half_one_plus_cosine(mu: Tensor, z: Tensor) -> Tensor:
         return log_half
 
 
+def one_minus_cosine(mu: Tensor, z: Tensor) -> Tensor:
+    """1 - μ·z of unit vectors mu (..., d) and z (..., d), broadcast against each other, as (...).
+
+    In working precision, with the gradient of -μ·z throughout, -z for μ. The float32 form takes the value
+    from ½‖μ-z‖² when μ·z > 0.5, which keeps its relative precision up to the mode: κ multiplies it.
+    Raises ValueError if the last dimensions differ or the others do not broadcast.
+    """
+    check_pairable(mu, z)
+    with outside_autocast(mu.device):
+        dtype = working_dtype(mu.device)
+        mu, z = widen(mu, dtype), widen(z, dtype)
+        from_dot = 1 - vecdot(mu, z)
+        if dtype == torch.float32:
+            with torch.no_grad():
+                from_difference = vector_norm(mu - z, dim=-1).square() / 2
+                value = torch.where(from_dot < 1 - _NEAR_MODE, from_difference, from_dot)
+            return with_value(value, from_dot)
+        return from_dot
+
+
 def check_pairable(mu: Tensor, z: Tensor) -> None:
     """ValueError unless (..., d) and (..., d) have one d and broadcast; reads shapes only, never data."""
     same_dim = mu.dim() > 0 and z.dim() > 0 and mu.shape[-1] == z.shape[-1]

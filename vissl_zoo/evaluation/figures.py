@@ -50,12 +50,14 @@ def gallery(
 
 
 def curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and its terms, κ, and the signals of collapse against the step."""
+    """Loss and its terms, κ, and the signs of collapse against the step."""
     terms = [k for k in ("loss", "alignment", "uniformity", "kl", "kappa_fit") if k in history[0]]
-    shares = [k for k in ("embedding_std", "cosine", "teacher_entropy") if k in history[0]]
+    shares = [
+        k for k in ("embedding_std", "cosine", "teacher_entropy", "prototype_entropy") if k in history[0]
+    ]
     steps = [line["step"] for line in history]
-    figure = _figure(9.2, 2.6)
-    loss, kappa, collapse = figure.subplots(1, 3)
+    figure = _figure(9.2, 4.8)
+    (loss, kappa), (collapse, rank) = figure.subplots(2, 2)
     for name in terms:
         loss.plot(steps, [line[name] for line in history], label=name, lw=1.2)
     loss.set_title("loss and its terms", fontsize=9)
@@ -67,9 +69,12 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     kappa.set_title("κ, mean ± deviation", fontsize=9)
     for name in shares:
         collapse.plot(steps, [line[name] for line in history], label=name.replace("_", " "), lw=1.2)
-    collapse.set_title("signs of collapse", fontsize=9)
+    collapse.set_title("spread of the embedding, cosine, entropies", fontsize=9)
     collapse.legend(fontsize=7, frameon=False)
-    for axes in (loss, kappa, collapse):
+    rank.plot(steps, [line["effective_rank"] for line in history], color=NEUTRAL, lw=1.2)
+    rank.set_title("effective rank of the embedding", fontsize=9)
+    rank.set_ylim(bottom=0)
+    for axes in (loss, kappa, collapse, rank):
         axes.set_xlabel("step", fontsize=8)
         _tidy(axes)
     figure.savefig(path)

@@ -68,6 +68,7 @@ def write_report(
     columns: tuple[str | None, str | None],
     limit: int,
     history: list[dict[str, Any]],
+    diagnoses: list[str],
     seconds: Callable[[], float],
     seed: int,
 ) -> Report:
@@ -84,6 +85,7 @@ def write_report(
         columns: names of the image and the label column, or None.
         limit: most training images looked at; a quarter as many are scored.
         history: the lines of metrics.jsonl.
+        diagnoses: what the training's own watch has to say, shown with the figures.
         seconds: how long the run has taken, asked at the end.
         seed: of every random choice.
 
@@ -96,7 +98,7 @@ def write_report(
     before = extract(untrained, images.scored, image_size, progress="scoring, untrained")
     metrics: dict[str, Any] = {"images": len(images.scored), "kappa_mean": float(scored.kappa.mean())}
     metrics |= {"kappa_std": float(scored.kappa.std()), "uncertainty_mean": float(scored.uncertainty.mean())}
-    report = Report(folder, metrics, [], [images.about])
+    report = Report(folder, metrics, [], [images.about, *diagnoses])
     report.rows.append(("κ, mean", f"{scored.kappa.mean():.4g}", f"{before.kappa.mean():.4g}"))
     plots = [("kappa.png", "histogram of kappa")]
     result = _classify(report, images, model, untrained, scored, before, image_size, seed)

@@ -31,7 +31,7 @@ class BarlowTwins(SphericalMethod):
         redundancy_weight: λ of the off-diagonal elements.
         scale: factor on the whole loss; 0.024 with λ = 0.0051 are the published values.
         hidden: width of the projector's hidden layer. (The projector's output is standardised in the loss.)
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None: by the κ map.
 
     Raises:
         ValueError: for a negative weight, or a scale that is not positive.
@@ -58,7 +58,7 @@ class BarlowTwins(SphericalMethod):
         redundancy_weight: float = 0.0051,
         scale: float = 0.024,
         hidden: int = 512,
-        kappa_weight: float = 30.0,
+        kappa_weight: float | None = None,
     ):
         if not redundancy_weight >= 0 or not scale > 0:
             raise ValueError(

@@ -7,6 +7,7 @@ A method is an `nn.Module` around one timm model. Its file reads like its column
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, get_args
@@ -90,9 +91,7 @@ class Objective:
     uniformity: Tensor | None
     kl: Tensor | None
     kappa_fit: Tensor | None
-    signals: dict[str, Tensor]  # scalars worth watching, detached
-    embedding: Tensor  # (V, B, F), detached: what the signs of collapse are computed from
-    kappa: Tensor  # (V, B), detached
+    latents: Latents  # for the log, which looks at them now and then
 
     def terms(self) -> dict[str, Tensor]:
         """The numbers among the terms, under their Table 1 names."""
@@ -100,7 +99,7 @@ class Objective:
         return {k: named[k] for k in ("alignment", "uniformity", "kl", "kappa_fit") if named[k] is not None}
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A self-supervised method around `model`, a timm model of the zoo with `num_classes=0` and a κ head.
 
     Subclasses give `row` and `infer`, and those of `alignment`, `uniformity` and `kl` that are numbers.
@@ -116,9 +115,9 @@ class Method(nn.Module):
         self.model = model
         self.dim = model.kappa_head.latent_dim
 
+    @abstractmethod
     def infer(self, views: list[Tensor]) -> Latents:
         """Views (V tensors (B, 3, s, s), the standard ones first) to latents."""
-        raise NotImplementedError(f"{type(self).__name__} does not define infer")
 
     def alignment(self, latents: Latents) -> Tensor | None:
         """J_align (Eq. 11), a scalar."""
@@ -149,9 +148,7 @@ class Method(nn.Module):
             loss = -sum(term for term in terms if term is not None)
             if fit is not None:
                 loss = loss + fit
-            with torch.no_grad():
-                signals = self.signals(latents)
-        return Objective(loss, *terms, fit, signals, latents.embedding.detach(), latents.kappa.detach())
+        return Objective(loss, *terms, fit, latents)
 
     def embed(self, views: list[Tensor], model: nn.Module | None = None) -> Tensor:
         """Embeddings y (V, B, F) of the views; those of one resolution share one forward pass."""
@@ -188,15 +185,21 @@ class SphericalMethod(Method):
         model: backbone with a κ head; its latent dimension d is the head's.
         hidden: width of the hidden layer of the projector.
         output_norm: batch norm (without scale and shift) on the projector's output.
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None takes
+            `KAPPA_WEIGHT` for the head's map.
     """
 
     def __init__(
-        self, model: nn.Module, *, hidden: int = 512, output_norm: bool = True, kappa_weight: float = 30.0
+        self,
+        model: nn.Module,
+        *,
+        hidden: int = 512,
+        output_norm: bool = True,
+        kappa_weight: float | None = None,
     ):
         super().__init__(model)
         self.projector = projector(model.kappa_head.in_features, hidden, self.dim, output_norm=output_norm)
-        self.kappa_weight = kappa_weight
+        self.kappa_weight = kappa_weight_for(model, kappa_weight)
 
     def infer(self, views: list[Tensor]) -> Latents:
         """y = backbone(x), z = projector(y)/‖·‖ both as mean and as target, κ = κ-head(sg(y))."""
@@ -268,6 +271,24 @@ def power_spherical_terms(
     if detach_cosine:
         cosine_part = cosine_part.detach()
     return log_normalizer(kappa, dim) + kappa * cosine_part, kappa
+
+
+# λ by κ map. A softplus κ has hundreds of units to travel and needs a push; an exp κ moves by factors, and a push of
+# 30 throws it out of its bounds in the first steps (seen: κ at its floor for good, with a cosine of 0.99).
+KAPPA_WEIGHT = {"softplus": 30.0, "exp": 1.0}
+
+
+def kappa_weight_for(model: nn.Module, weight: float | None) -> float:
+    """λ as given, or else the one that suits the κ map of the model's head.
+
+    Raises:
+        ValueError: it is negative or not a number.
+    """
+    if weight is None:
+        return KAPPA_WEIGHT[model.kappa_head.kappa_map]
+    if not weight >= 0:
+        raise ValueError(f"kappa_weight must not be negative, and not {weight}")
+    return weight
 
 
 def kappa_fit_loss(latents: Latents, dim: int, weight: float) -> Tensor:

@@ -26,7 +26,7 @@ class BYOL(SimSiam):
         ema_momentum: of the target network at the start; it rises to 1 along a cosine.
         hidden: width of the hidden layers of projector and predictor.
         output_norm: batch norm (without scale and shift) on the projector's output; BYOL's own has none.
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None: by the κ map.
 
     Raises:
         ValueError: for a momentum outside [0, 1].
@@ -44,7 +44,7 @@ class BYOL(SimSiam):
         ema_momentum: float = 0.996,
         hidden: int = 512,
         output_norm: bool = False,
-        kappa_weight: float = 30.0,
+        kappa_weight: float | None = None,
     ):
         check_share("ema_momentum", ema_momentum)
         super().__init__(model, hidden=hidden, output_norm=output_norm, kappa_weight=kappa_weight)

@@ -23,6 +23,7 @@ from vissl_zoo.methods.base import (
     check_choice,
     check_share,
     kappa_fit_loss,
+    kappa_weight_for,
     standard_views,
 )
 from vissl_zoo.networks.ema import ema_momentum_at, ema_update
@@ -48,7 +49,7 @@ class DINO(Method):
         student_temperature: τ_θ; the teacher's τ_φ belongs to the prototype head.
         center_momentum: of the centre c, moved once per optimizer step by the global batch's mean.
         ema_momentum: of the EMA teacher at the start; it rises to 1 along a cosine.
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None: by the κ map.
 
     Raises:
         ValueError: for an unknown teacher, a temperature that is not positive or a momentum outside [0, 1].
@@ -76,7 +77,7 @@ class DINO(Method):
         student_temperature: float = 0.1,
         center_momentum: float = 0.9,
         ema_momentum: float = 0.996,
-        kappa_weight: float = 30.0,
+        kappa_weight: float | None = None,
     ):
         check_choice("teacher", teacher, Teacher)
         check_share("center_momentum", center_momentum)
@@ -87,7 +88,7 @@ class DINO(Method):
         self.student_temperature = student_temperature
         self.center_momentum = center_momentum
         self.ema_momentum = self._momentum_now = ema_momentum
-        self.kappa_weight = kappa_weight
+        self.kappa_weight = kappa_weight_for(model, kappa_weight)
         self.teacher = None
         if teacher == "ema":
             self.teacher = copy.deepcopy(model).requires_grad_(False)
@@ -127,9 +128,16 @@ class DINO(Method):
         return kappa_fit_loss(sphere, self.dim, self.kappa_weight)
 
     def signals(self, latents: DINOLatents) -> dict[str, Tensor]:
-        """Entropy of the teacher over log K: 1 or 0 for every image is collapse (Caron et al., Fig. 7)."""
-        entropy = torch.special.entr(latents.target).sum(-1).mean()
-        return {"teacher_entropy": entropy / math.log(latents.target.shape[-1])}
+        """Entropies over log K: of each teacher's P, 1 if all are uniform, and of their mean, 0 if all agree.
+
+        Both are forms of collapse (Caron et al., Fig. 7).
+        """
+        probabilities = latents.target.flatten(0, 1)
+        most = math.log(probabilities.shape[-1])
+        return {
+            "teacher_entropy": torch.special.entr(probabilities).sum(-1).mean() / most,
+            "prototype_entropy": torch.special.entr(probabilities.mean(0)).sum() / most,
+        }
 
     def on_step_start(self, progress: float) -> None:
         """Raise the EMA momentum to 1 along a cosine."""

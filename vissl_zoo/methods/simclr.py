@@ -22,7 +22,7 @@ class SimCLR(SphericalMethod):
         temperature: τ of NT-Xent; 1/τ is the fixed concentration.
         hidden: width of the projector's hidden layer.
         output_norm: batch norm (without scale and shift) on the projector's output.
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None: by the κ map.
 
     Raises:
         ValueError: for a temperature that is not positive.
@@ -49,7 +49,7 @@ class SimCLR(SphericalMethod):
         temperature: float = 0.2,
         hidden: int = 512,
         output_norm: bool = True,
-        kappa_weight: float = 30.0,
+        kappa_weight: float | None = None,
     ):
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")

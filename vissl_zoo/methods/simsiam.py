@@ -27,7 +27,7 @@ class SimSiam(SphericalMethod):
         model: backbone with a κ head; its latent dimension d is the head's.
         hidden: width of the hidden layers of projector and predictor.
         output_norm: batch norm (without scale and shift) on the projector's output.
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk.
+        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None: by the κ map.
         predictor: "mlp", or "direct" for DirectPred (Eq. 23), which is set from the latents and not trained.
         targets: "each" predicts every other standard view's z, "mean" the mean of them, as FastSiam does
             (Pototzky et al., GCPR 2022), which pays with four standard views.
@@ -56,7 +56,7 @@ class SimSiam(SphericalMethod):
         *,
         hidden: int = 512,
         output_norm: bool = True,
-        kappa_weight: float = 30.0,
+        kappa_weight: float | None = None,
         predictor: Predictor = "mlp",
         targets: Targets = "each",
     ):

@@ -39,7 +39,7 @@ class VISimSiam(SimSiam):
         model: backbone with a κ head, which also fixes the κ map (`softplus` or `exp`).
         objective: "paper", "beta" or "detached".
         beta: β of the `beta` objective, in [0, 1]; 0 is `paper` divided by d-1.
-        kappa_weight: λ of the `detached` objective.
+        kappa_weight: λ of the `detached` objective; None: 30 for the softplus map, 1 for exp.
         kappa_warmup: fraction of the training over which κ is released from d-1, its start with the `exp`
             map. At the start cos ≈ 0, where the best κ is 0, a point that `exp` hardly leaves again; held
             back, κ waits until the mean direction has learnt something.
@@ -69,7 +69,7 @@ class VISimSiam(SimSiam):
         *,
         objective: Variant = "detached",
         beta: float = 1.0,
-        kappa_weight: float = 30.0,
+        kappa_weight: float | None = None,
         kappa_warmup: float = 0.0,
         hidden: int = 512,
         output_norm: bool = True,

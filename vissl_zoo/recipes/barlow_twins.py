@@ -26,8 +26,8 @@ class BarlowTwinsOptions(MethodOptions):
     """Factor on the whole loss."""
     hidden: int = 512
     """Width of the hidden layer of the projector."""
-    kappa_weight: float = 30.0
-    """λ, the weight of the κ head's own loss; no gradient of it reaches the trunk."""
+    kappa_weight: float | None = None
+    """λ, the weight of the κ head's own loss, which never reaches the trunk; None: 30 for softplus, 1 for exp."""
 
 
 RECIPES = (

@@ -200,6 +200,10 @@ class Recipe:
             raise UserError(f"--data.max-bad-fraction must be in [0, 1], not {self.data.max_bad_fraction}")
         if self.seed >= 2**32:
             raise UserError(f"--seed must be less than 2**32, not {self.seed}")
+        if self.views.standard < 2:
+            raise UserError(
+                f"--views.standard must be at least 2, not {self.views.standard}: one view is predicted from another"
+            )
         if self.views.low < 0:
             raise UserError(f"--views.low must not be negative, and not {self.views.low}")
         if self.batch_size < 2:

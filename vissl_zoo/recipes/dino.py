@@ -32,8 +32,8 @@ class DINOOptions(MethodOptions):
     """Momentum of the centre."""
     ema_momentum: float = 0.996
     """Momentum of the EMA teacher at the start; it rises to 1 along a cosine."""
-    kappa_weight: float = 30.0
-    """λ, the weight of the κ head's own loss; no gradient of it reaches the trunk."""
+    kappa_weight: float | None = None
+    """λ, the weight of the κ head's own loss, which never reaches the trunk; None: 30 for softplus, 1 for exp."""
 
 
 RECIPES = (

@@ -24,8 +24,8 @@ class SimSiamOptions(MethodOptions):
     """Width of the hidden layers of projector and predictor."""
     output_norm: bool = True
     """Batch norm, without scale and shift, on the projector's output."""
-    kappa_weight: float = 30.0
-    """λ, the weight of the κ head's own loss; no gradient of it reaches the trunk."""
+    kappa_weight: float | None = None
+    """λ, the weight of the κ head's own loss, which never reaches the trunk; None: 30 for softplus, 1 for exp."""
     predictor: Literal["mlp", "direct"] = "mlp"
     """A trained network, or DirectPred (Eq. 23): computed from the eigenvectors of the latents."""
     targets: Literal["each", "mean"] = "each"

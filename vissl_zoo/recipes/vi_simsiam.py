@@ -20,8 +20,8 @@ class VISimSiamOptions(MethodOptions):
     """The paper's Eq. 33; the same with each term weighted by κ^-β; or SimSiam's trunk with κ fitted to it."""
     beta: float = 1.0
     """β of the `beta` objective."""
-    kappa_weight: float = 30.0
-    """λ, the weight of the κ term in the `detached` objective."""
+    kappa_weight: float | None = None
+    """λ, the weight of the κ term in the `detached` objective; None: 30 for the softplus map, 1 for exp."""
     kappa_warmup: float = 0.0
     """Fraction of the training over which κ is released from d-1, for the `exp` map from scratch."""
     latent_dim: int = 2048

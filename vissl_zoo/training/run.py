@@ -6,17 +6,20 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from tqdm.auto import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
 from vissl_zoo.recipes.base import Recipe
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from vissl_zoo.training.doctor import Doctor
 from vissl_zoo.training.log import RunLog, collapse_signals
 from vissl_zoo.training.schedule import Plan
 
@@ -49,6 +52,7 @@ class Run:
         self.step, self.seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step = 0
+        self._doctor: Doctor | None = None
         self._checkpoint = self._check_folder()
 
     @property
@@ -89,16 +93,20 @@ class Run:
                 self.folder / "checkpoints", self.step, method, optimizer, {"seconds": self.seconds}
             )
 
-    def log(self, plan: Plan, objective: Objective, lr: float) -> dict[str, Any]:
+    @torch.no_grad()
+    def log(self, plan: Plan, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
         """Append a line to metrics.jsonl (and the tracker): means over the processes; returns the line.
+
+        What the doctor makes of it stands in the line under `diagnoses`.
 
         Raises:
             UserError: the loss is no longer a number.
         """
         values = {"loss": objective.loss.detach(), **{k: v.detach() for k, v in objective.terms().items()}}
-        values |= objective.signals
-        values |= {"kappa_mean": objective.kappa.mean(), "kappa_std": objective.kappa.std()}
-        values |= collapse_signals(objective.embedding)
+        latents = objective.latents
+        values |= method.signals(latents)
+        values |= {"kappa_mean": latents.kappa.mean(), "kappa_std": latents.kappa.std()}
+        values |= collapse_signals(latents.embedding)
         packed = torch.stack([v.float() for v in values.values()])  # MPS has no float64
         means = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
         now = time.monotonic()
@@ -116,9 +124,28 @@ class Run:
         if not math.isfinite(means["loss"]):
             raise UserError(f"the loss is {means['loss']} at step {self.step}: try a smaller --lr")
         if self.accelerator.is_main_process:
+            self._examine(plan, method, line)
             self._log.write(line)
-        self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.step)
+        self.accelerator.log(
+            {k: v for k, v in line.items() if k not in ("step", "diagnoses")}, step=self.step
+        )
         return line
+
+    def diagnoses(self) -> list[str]:
+        """What the collapse doctor found, one sentence each."""
+        return self._doctor.at_the_end(self.history()) if self._doctor else []
+
+    def _examine(self, plan: Plan, method: Method, line: dict[str, Any]) -> None:
+        """Show the line to the doctor, and what it says to the reader of the log and of the screen."""
+        if self._doctor is None:
+            self._doctor = Doctor(plan.steps, method.dim)
+            for earlier in self.history():
+                self._doctor.examine(earlier)
+        found = self._doctor.examine(line)
+        if found:
+            line["diagnoses"] = found
+        for sentence in found:
+            tqdm.write(f"step {self.step}: {sentence}", file=sys.stderr)
 
     def history(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""

@@ -1,0 +1,203 @@
+"""Batches from data too large to download or to index: shuffled while they are read, on every process alike.
+
+Every process walks the same shuffled rows and decodes only its own slots of each global batch. Handing each
+process shards of its own would read every byte once, but shards differ in length: one process then runs dry
+while the others wait for it for ever, and the batches depend on how many processes there are.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count, islice
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets.distributed import split_dataset_by_node
+
+from vissl_zoo.data.canvas import PROBES, choose_canvas, fit_to_canvas
+from vissl_zoo.data.decode import BadImage, decode, image_size, why_unreadable
+from vissl_zoo.data.sources import EncodedImages, find_source
+from vissl_zoo.data.store import Batch
+from vissl_zoo.data.tally import BadImageTally
+from vissl_zoo.errors import UserError
+
+_AHEAD = 4  # batches read and decoded before they are asked for
+_REACH = 2  # batches to either side from which an image may stand in for a corrupt one; less than _AHEAD
+_OPEN = 8  # shards read in turns, so that the buffer mixes them
+_CHUNK = 64  # rows read at a time
+_TASK = 16  # images that a thread decodes at a time
+_JUDGED = 100  # images read before the fraction of corrupt ones is judged, unless there are no more
+
+
+def open_stream(
+    path: str | os.PathLike,
+    image_size: int,
+    *,
+    split: str = "train",
+    image_column: str | None = None,
+    buffer: int = 10_000,
+    seed: int = 0,
+    workers: int | None = None,
+    max_bad_fraction: float = 0.01,
+) -> "ImageStream":
+    """Open a split for views of `image_size` pixels (see `canvas_size`); of the images the first 64 are read.
+
+    Args:
+        path, split, image_column: as for `open_images`. Hub data sets and parquet files are read as they come; of
+            folders of images and of "shapes" all rows are known, so their shuffle is exact.
+        buffer: rows among which the next is drawn; each process holds them encoded, 10,000 of ImageNet in about
+            1 GB. It should span several shards if each has few classes.
+        workers: threads that decode; by default one per usable CPU, up to 16.
+        max_bad_fraction: how many images may be corrupt, judged by each process from its 100th image on.
+
+    Raises:
+        UserError: nothing is there, or no such split or column, or the data are empty or unreadable.
+        ValueError: a number is out of range.
+    """
+    if buffer < 1 or seed < 0 or (workers is not None and workers < 1):
+        raise ValueError(f"buffer {buffer} and workers {workers} must be positive, seed {seed} not negative")
+    source = find_source(os.fspath(path))
+    images = EncodedImages.open(source, source.find_split(split), image_column)
+    tally = BadImageTally(source.path, max_bad_fraction)
+    return ImageStream(images, image_size, buffer, seed, workers or min(16, os.cpu_count() or 1), tally)
+
+
+@dataclass(eq=False)
+class _Part:
+    """This process's share of one global batch."""
+
+    number: int  # of the pass
+    batch: int  # within the pass
+    position: int  # of its first image within the pass
+    values: list  # the encoded images
+    wanted: bool  # False: kept only because an image may stand in for a corrupt one of a later batch
+    pixels: np.ndarray | None = None  # uint8 (share, 3, H, W)
+    sizes: np.ndarray | None = None  # int64 (share, 2)
+    decoding: list[Future] = field(default_factory=list)  # each returns its corrupt images as (slot, BadImage)
+
+
+class ImageStream:
+    """Endless shuffled batches of one split. `open_stream` makes it.
+
+    Every process reads the bytes of all images (of those that lie in files of their own, of its share) and
+    decodes its share: reading does not become faster with more processes, decoding does.
+
+    Attributes:
+        canvas: (H, W) in pixels; every image comes at this size.
+        length: images in a pass, None until one has been read to its end.
+    """
+
+    def __init__(
+        self,
+        images: EncodedImages,
+        image_size: int,
+        buffer: int,
+        seed: int,
+        workers: int,
+        tally: BadImageTally,
+    ):
+        self._images, self._buffer, self._seed, self._workers = images, buffer, seed, workers
+        self._tally, self._met = tally, 0  # images that this process has tried to decode
+        self.length: int | None = images.length
+        self.canvas = choose_canvas(images.first(PROBES), images.size, image_size)
+
+    @property
+    def bad(self) -> list[BadImage]:
+        """The corrupt images that this process has met, each once; `row` is a digest, rows have no numbers here."""
+        return self._tally.images
+
+    def batches(
+        self, batch_size: int, *, rank: int = 0, processes: int = 1, start: int = 0
+    ) -> Iterator[Batch]:
+        """This process's batch_size / processes images of every global batch from number `start` on, for ever.
+
+        The global batches follow from the data, the buffer, the seed and `batch_size`, not from the processes.
+        An image comes once in a pass; each pass has its own order, drawn from (seed, pass); what does not fill
+        a batch at its end is left out. `Batch.indices` are positions within the pass. A corrupt image is
+        replaced by the one in its slot of a batch close by, whose position `Batch.indices` then gives: no other
+        image moves, and no batch holds an image twice. Nothing is decoded on the way to `start`, but rows are
+        read: of one pass, or of two while `length` is None.
+
+        Close the iterator when you leave it early, and its threads end at once.
+
+        Raises:
+            UserError: (while iterating) the data cannot be read or do not fill a batch, or too many are corrupt.
+            ValueError: the arguments do not fit together.
+        """
+        if not 0 <= rank < processes or batch_size < 1 or batch_size % processes or start < 0:
+            what = f"rank {rank} of {processes} processes"
+            raise ValueError(f"{what} cannot share batches of {batch_size} from number {start} on")
+        return self._batches(batch_size, rank, batch_size // processes, start)
+
+    def _batches(self, batch_size: int, rank: int, share: int, start: int) -> Iterator[Batch]:
+        closed = threading.Event()
+        parts = self._parts(batch_size, rank, share, start, closed)
+        decoders = ThreadPoolExecutor(self._workers, "decode")
+        # A task for each batch, not a thread that runs on: an iterator left unclosed must not keep the
+        # interpreter from ending.
+        reader = ThreadPoolExecutor(1, "read")
+
+        def read() -> _Part:
+            part = next(parts)
+            if part.wanted:
+                part.pixels = np.empty((share, 3, *self.canvas), dtype=np.uint8)
+                part.sizes = np.empty((share, 2), dtype=np.int64)
+                slots = (range(first, min(first + _TASK, share)) for first in range(0, share, _TASK))
+                part.decoding = [decoders.submit(self._decode, part, chunk) for chunk in slots]
+            return part
+
+        behind, ahead = deque(maxlen=_REACH), deque(reader.submit(read) for _ in range(_AHEAD))
+        try:
+            while True:
+                part = ahead.popleft().result()
+                ahead.append(reader.submit(read))
+                if part.wanted:
+                    yield self._finish(part, behind, ahead)
+                part.pixels = part.sizes = None
+                behind.append(part)
+        finally:
+            closed.set()
+            for pool in (reader, decoders):
+                pool.shutdown(cancel_futures=True)
+            parts.close()
+            self._tally.report(self._total)
+
+    def _parts(
+        self, batch_size: int, rank: int, share: int, start: int, closed: threading.Event
+    ) -> Iterator[_Part]:
+        """Endless parts of this process, from up to `_REACH` unwanted ones before batch `start` on."""
+        number = 0
+        while True:
+            if self.length is not None:
+                if self.length < batch_size:
+                    path, size = self._images.path, f"({self.length} images)"
+                    raise UserError(f"{path}: a batch of {batch_size} is larger than the data set {size}")
+                passes, start = divmod(start, self.length // batch_size)
+                number += passes
+            first = max(0, start - _REACH)
+            with closing(self._walk(number, first * batch_size, closed)) as values:
+                for batch in count(first):
+                    group = list(islice(values, batch_size))
+                    if len(group) < batch_size:
+                        break
+                    position = batch * batch_size + rank * share
+                    mine = group[rank * share : (rank + 1) * share]
+                    yield _Part(number, batch, position, mine, wanted=batch >= start)
+            # `length` is known now. If `start` lies beyond it, the next turn goes to the pass that holds it.
+            if start < self.length // batch_size:
+                number, start = number + 1, 0
+
+    def _walk(self, number: int, skip: int, closed: threading.Event) -> Iterator:
+        """The encoded images of pass `number` in its order, after the first `skip`."""
+        rng = np.random.default_rng([self._seed, number])
+        if self._images.length is not None:
+            order = rng.permutation(self._images.length)[skip:]
+            yield from _until(closed, self._images.rows(order))
+            return
+        read = 0
