@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = sys.argv[1:] if arguments is None else arguments
         train(parse(arguments), shlex.join(["accelerate", "launch", "train.py", *arguments]))
     except UserError as error:
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"train.py: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"train.py{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("train.py: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
@@ -141,7 +141,7 @@ def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table
                 columns=(recipe.data.image_column, recipe.data.label_column),
                 limit=recipe.report_images,
                 history=run.history(),
-            diagnoses=run.diagnoses(),
+                diagnoses=run.diagnoses(),
                 seconds=lambda: run.seconds,
                 seed=recipe.seed,
             )

@@ -70,7 +70,9 @@ def test_simclr_does_not_feel_a_rotation_but_feels_a_wrong_partner(build):
 def correlated(views, standard, scale=0.024, weight=0.0051, seed=0):
     z = random(views, B, D, seed=seed) * 3 + 1
     sphere = normalize(z, dim=-1)
-    return z, BarlowLatents(z, sphere, sphere[:standard], torch.ones(views, B), standardised=standardise(z, eps=0.0))
+    return z, BarlowLatents(
+        z, sphere, sphere[:standard], torch.ones(views, B), standardised=standardise(z, eps=0.0)
+    )
 
 
 @pytest.mark.parametrize(("views", "standard"), [(2, 2), (4, 2)])

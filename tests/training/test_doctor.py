@@ -12,8 +12,28 @@ from PIL import Image
 from vissl_zoo.training.doctor import DIAGNOSES, PATIENCE, Doctor
 from vissl_zoo.training.log import collapse_signals
 
-SMALL = ["--image-size", "16", "--batch-size", "32", "--log-every", "5", "--no-report", "--save-every", "100000"]
-NO_AUGMENTATION = ["--views.scale", "1", "1", "--views.flip", "0", "--views.jitter", "0", "--views.grayscale", "0"]
+SMALL = [
+    "--image-size",
+    "16",
+    "--batch-size",
+    "32",
+    "--log-every",
+    "5",
+    "--no-report",
+    "--save-every",
+    "100000",
+]
+NO_AUGMENTATION = [
+    "--views.scale",
+    "1",
+    "1",
+    "--views.flip",
+    "0",
+    "--views.jitter",
+    "0",
+    "--views.grayscale",
+    "0",
+]
 DINO = ["dino_resnet18_cifar10", "--model", "dino", "--backbone", "test_resnet", "--method.prototypes", "256"]
 
 ON_PURPOSE = {
@@ -65,7 +85,13 @@ def test_every_diagnosis_has_its_run():
 
 
 def healthy(step, **changes):
-    line = {"step": step, "embedding_std": 0.9, "effective_rank": 30.0, "kappa_mean": 200.0, "kappa_std": 60.0}
+    line = {
+        "step": step,
+        "embedding_std": 0.9,
+        "effective_rank": 30.0,
+        "kappa_mean": 200.0,
+        "kappa_std": 60.0,
+    }
     return {**line, **changes}
 
 

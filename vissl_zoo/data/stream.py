@@ -6,13 +6,14 @@ while the others wait for it for ever, and the batches depend on how many proces
 """
 
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count, islice
+from functools import partial
+from itertools import chain, count, islice
+from threading import Event
 
 import datasets
 import numpy as np
@@ -22,7 +23,7 @@ from datasets.distributed import split_dataset_by_node
 
 from vissl_zoo.data.canvas import PROBES, choose_canvas, fit_to_canvas
 from vissl_zoo.data.decode import BadImage, decode, image_size, why_unreadable
-from vissl_zoo.data.sources import EncodedImages, find_source
+from vissl_zoo.data.sources import Source, encoded, find_source, open_rows, shown_name
 from vissl_zoo.data.store import Batch
 from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
@@ -53,7 +54,7 @@ def open_stream(
             folders of images and of "shapes" all rows are known, so their shuffle is exact.
         buffer: rows among which the next is drawn; each process holds them encoded, 10,000 of ImageNet in about
             1 GB. It should span several shards if each has few classes.
-        workers: threads that decode; by default one per usable CPU, up to 16.
+        workers: threads that decode; by default one per CPU, up to 16.
         max_bad_fraction: how many images may be corrupt, judged by each process from its 100th image on.
 
     Raises:
@@ -63,9 +64,10 @@ def open_stream(
     if buffer < 1 or seed < 0 or (workers is not None and workers < 1):
         raise ValueError(f"buffer {buffer} and workers {workers} must be positive, seed {seed} not negative")
     source = find_source(os.fspath(path))
-    images = EncodedImages.open(source, source.find_split(split), image_column)
-    tally = BadImageTally(source.path, max_bad_fraction)
-    return ImageStream(images, image_size, buffer, seed, workers or min(16, os.cpu_count() or 1), tally)
+    rows = open_rows(source, source.find_split(split), image_column)
+    return ImageStream(
+        source, rows, image_size, buffer, seed, workers or min(16, os.cpu_count() or 1), max_bad_fraction
+    )
 
 
 @dataclass(eq=False)
@@ -75,41 +77,48 @@ class _Part:
     number: int  # of the pass
     batch: int  # within the pass
     position: int  # of its first image within the pass
-    values: list  # the encoded images
+    rows: list  # the encoded images, as the data set holds them
     wanted: bool  # False: kept only because an image may stand in for a corrupt one of a later batch
     pixels: np.ndarray | None = None  # uint8 (share, 3, H, W)
     sizes: np.ndarray | None = None  # int64 (share, 2)
-    decoding: list[Future] = field(default_factory=list)  # each returns its corrupt images as (slot, BadImage)
+    decoding: list[Future] = field(
+        default_factory=list
+    )  # each returns its corrupt images as (slot, BadImage)
 
 
 class ImageStream:
     """Endless shuffled batches of one split. `open_stream` makes it.
 
     Every process reads the bytes of all images (of those that lie in files of their own, of its share) and
-    decodes its share: reading does not become faster with more processes, decoding does.
+    decodes its share: with more processes decoding becomes faster, reading does not.
 
     Attributes:
+        path: what was opened.
         canvas: (H, W) in pixels; every image comes at this size.
         length: images in a pass, None until one has been read to its end.
     """
 
     def __init__(
         self,
-        images: EncodedImages,
+        source: Source,
+        rows: datasets.Dataset | datasets.IterableDataset,
         image_size: int,
         buffer: int,
         seed: int,
         workers: int,
-        tally: BadImageTally,
+        max_bad_fraction: float,
     ):
-        self._images, self._buffer, self._seed, self._workers = images, buffer, seed, workers
-        self._tally, self._met = tally, 0  # images that this process has tried to decode
-        self.length: int | None = images.length
-        self.canvas = choose_canvas(images.first(PROBES), images.size, image_size)
+        self.path, self._root, self._rows = source.path, source.root, rows
+        self._buffer, self._seed, self._workers = buffer, seed, workers
+        self._tally = BadImageTally(source.path, max_bad_fraction)
+        self._met = 0  # images that this process has tried to decode
+        self.length: int | None = len(rows) if isinstance(rows, datasets.Dataset) else None
+        first = islice(self._values(rows.iter(_CHUNK), Event()), PROBES)
+        self.canvas = choose_canvas(first, partial(self._decoded, image_size), image_size)
 
     @property
     def bad(self) -> list[BadImage]:
-        """The corrupt images that this process has met, each once; `row` is a digest, rows have no numbers here."""
+        """The corrupt images this process has met, each once; `row` is a digest, for rows have no numbers here."""
         return self._tally.images
 
     def batches(
@@ -136,7 +145,7 @@ class ImageStream:
         return self._batches(batch_size, rank, batch_size // processes, start)
 
     def _batches(self, batch_size: int, rank: int, share: int, start: int) -> Iterator[Batch]:
-        closed = threading.Event()
+        closed = Event()
         parts = self._parts(batch_size, rank, share, start, closed)
         decoders = ThreadPoolExecutor(self._workers, "decode")
         # A task for each batch, not a thread that runs on: an iterator left unclosed must not keep the
@@ -168,36 +177,64 @@ class ImageStream:
             parts.close()
             self._tally.report(self._total)
 
-    def _parts(
-        self, batch_size: int, rank: int, share: int, start: int, closed: threading.Event
-    ) -> Iterator[_Part]:
+    def _parts(self, batch_size: int, rank: int, share: int, start: int, closed: Event) -> Iterator[_Part]:
         """Endless parts of this process, from up to `_REACH` unwanted ones before batch `start` on."""
         number = 0
         while True:
             if self.length is not None:
                 if self.length < batch_size:
-                    path, size = self._images.path, f"({self.length} images)"
-                    raise UserError(f"{path}: a batch of {batch_size} is larger than the data set {size}")
+                    size = f"the data set ({self.length} images)"
+                    raise UserError(f"{self.path}: a batch of {batch_size} images is larger than {size}")
                 passes, start = divmod(start, self.length // batch_size)
                 number += passes
             first = max(0, start - _REACH)
-            with closing(self._walk(number, first * batch_size, closed)) as values:
+            with closing(self._walk(number, first * batch_size, closed)) as rows:
                 for batch in count(first):
-                    group = list(islice(values, batch_size))
+                    group = list(islice(rows, batch_size))
                     if len(group) < batch_size:
                         break
-                    position = batch * batch_size + rank * share
                     mine = group[rank * share : (rank + 1) * share]
+                    position = batch * batch_size + rank * share
                     yield _Part(number, batch, position, mine, wanted=batch >= start)
             # `length` is known now. If `start` lies beyond it, the next turn goes to the pass that holds it.
             if start < self.length // batch_size:
                 number, start = number + 1, 0
 
-    def _walk(self, number: int, skip: int, closed: threading.Event) -> Iterator:
+    def _walk(self, number: int, skip: int, closed: Event) -> Iterator:
         """The encoded images of pass `number` in its order, after the first `skip`."""
         rng = np.random.default_rng([self._seed, number])
-        if self._images.length is not None:
-            order = rng.permutation(self._images.length)[skip:]
-            yield from _until(closed, self._images.rows(order))
+        if isinstance(self._rows, datasets.Dataset):
+            order = rng.permutation(len(self._rows))[skip:]
+            yield from self._values(
+                (self._rows[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK)), closed
+            )
             return
-        read = 0
+        shards = rng.permutation(self._rows.n_shards).tolist()
+        tables = _in_turns(
+            (split_dataset_by_node(self._rows, i, len(shards)).iter(_CHUNK) for i in shards), _OPEN
+        )
+        read = count()
+        rows = (row for row, _ in zip(self._values(tables, closed), read))
+        yield from islice(_shuffled(rows, self._buffer, rng), skip, None)
+        self.length = next(read)
+
+    def _values(self, tables: Iterator[pa.Table], closed: Event) -> Iterator:
+        """The values of tables of one column, until it is `closed`."""
+        while not closed.is_set():
+            try:
+                table = next(tables, None)
+            except Exception as error:  # whatever the network, the Hub or a damaged file comes up with
+                raise UserError(f"{self.path}: the data cannot be read ({why_unreadable(error)})") from error
+            if table is None:
+                return
+            yield from table.column(0).to_pylist()
+        raise CancelledError
+
+    def _decode(self, part: _Part, slots: Iterable[int]) -> list[tuple[int, BadImage]]:
+        failed = []
+        for slot in slots:
+            try:
+                part.pixels[slot], part.sizes[slot] = self._pixels(part, slot)
+            except BadImage as error:
+                failed.append((slot, error))
+        return failed

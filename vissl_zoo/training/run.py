@@ -81,6 +81,8 @@ class Run:
             state = load_checkpoint(self._checkpoint, method, optimizer)
             self.step, self.seconds_before = state["step"], state["seconds"]
             self._logged_step = self.step
+            if self.accelerator.scaler and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
             self.accelerator.print(f"resuming {self.folder} at step {self.step}")
         if self.accelerator.is_main_process:
             self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
@@ -89,9 +91,9 @@ class Run:
     def save(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint of this step."""
         if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.folder / "checkpoints", self.step, method, optimizer, {"seconds": self.seconds}
-            )
+            scaler = self.accelerator.scaler  # of the loss, in float16
+            extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
+            save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra)
 
     @torch.no_grad()
     def log(self, plan: Plan, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
