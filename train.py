@@ -14,6 +14,7 @@ import dataclasses
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -43,7 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train.py{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("train.py: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "train.py: interrupted; --resume goes on from the last checkpoint, if there is one",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -62,18 +66,20 @@ def train(recipe: Recipe, command: str) -> None:
     method = build_method(recipe, model, accelerator)
     optimizer = build_optimizer(recipe, method)
     table = open_table(recipe, accelerator)
-    run = Run(recipe, accelerator, command)
+    run = Run(recipe, accelerator, command, table.fingerprint)
     start_tracker(recipe, accelerator)
     store = load_images(recipe, table, accelerator)
     plan = Plan.of(recipe, len(store), accelerator.num_processes)
     run.start(method, optimizer)
 
     fit(recipe, plan, run, store, views, method, optimizer, accelerator)
+    del store  # the report opens images of its own
     if run.step < plan.steps:
         accelerator.print(f"stopped at step {run.step} of {plan.steps}; --resume goes on from here")
-    elif accelerator.is_main_process:
+    elif (
+        accelerator.is_main_process
+    ):  # the other processes are done: a barrier would time out on a long report
         finish(recipe, run, method, untrained, table)
-    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
@@ -111,7 +117,8 @@ def fit(
                 prepared.zero_grad()
             if not accelerator.sync_gradients:
                 continue
-            method.on_step_end()
+            if not prepared.step_was_skipped:  # as float16's loss scaling does when a gradient overflows
+                method.on_step_end()
             run.step += 1
             bar.update()
             if run.step % recipe.log_every == 0 or run.step in (1, plan.steps):
@@ -120,44 +127,45 @@ def fit(
                 bar.set_postfix_str(f"loss {line['loss']:.3f}, κ {line['kappa_mean']:.4g}, {speed}")
             over = run.out_of_time
             if run.step % recipe.save_every == 0 or run.step == plan.steps or over:
-                run.save(method, optimizer)
+                run.save(method, optimizer, objective)
             if over:
                 break
 
 
 def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable) -> None:
-    """Measure the trained model (unless --no-report), export it, and print the summary."""
+    """Export the trained model, measure it (unless --no-report), and print the summary."""
     model = method.exported_model().float().eval()
-    report = failure = None
-    try:
-        if recipe.report:
-            report = write_report(
-                run.folder / "report",
-                model,
-                untrained.to(next(model.parameters()).device).eval(),
-                table,
-                image_size=recipe.image_size,
-                split=recipe.data.eval_split,
-                columns=(recipe.data.image_column, recipe.data.label_column),
-                limit=recipe.report_images,
-                history=run.history(),
-                diagnoses=run.diagnoses(),
-                seconds=lambda: run.seconds,
-                seed=recipe.seed,
-            )
-    except UserError as error:  # such as a test split that cannot be read: the model is exported all the same
-        failure = error
     heads = {
         f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
     }
-    metrics = report.metrics if report else None
-    card = render_card(model, method.row.method, metrics, recipe.image_size, recipe.data.path, run.command)
-    export = export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
-    if report:
+
+    def export(metrics: dict | None) -> Path:
+        card = render_card(
+            model, method.row.method, metrics, recipe.image_size, recipe.data.path, run.command
+        )
+        return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
+
+    folder = export(None)  # before the report: whatever that may meet, the model is safe
+    if recipe.report:
+        report = write_report(
+            run.folder / "report",
+            model,
+            untrained.to(next(model.parameters()).device).eval(),
+            table,
+            image_size=recipe.image_size,
+            split=recipe.data.eval_split,
+            columns=(recipe.data.image_column, recipe.data.label_column),
+            limit=recipe.report_images,
+            history=run.history(),
+            diagnoses=run.diagnoses(),
+            seconds=lambda: run.seconds,
+            seed=recipe.seed,
+            workers=recipe.data.workers,
+            memory_limit=int(recipe.data.memory_gib * 2**30),
+        )
+        export(report.metrics)
         print(report.summary())
-    print(f"export:  {export}, loaded by timm.create_model('local-dir:{export}', pretrained=True)")
-    if failure is not None:
-        raise failure
+    print(f"export:  {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
@@ -167,7 +175,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         known = ", ".join(installed) or "none"
         raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=recipe.mixed_precision,
             gradient_accumulation_steps=recipe.gradient_accumulation,
             log_with=recipe.tracker,
@@ -175,6 +183,12 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"accelerate refuses: {str(error).splitlines()[0]}") from error
+    if accelerator.gradient_accumulation_steps != recipe.gradient_accumulation:
+        raise UserError(
+            f"accelerate was told to accumulate {accelerator.gradient_accumulation_steps} batches and the recipe "
+            f"{recipe.gradient_accumulation}: say it with --gradient-accumulation alone"
+        )
+    return accelerator
 
 
 def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
@@ -251,7 +265,8 @@ def set_learning_rate(recipe: Recipe, plan: Plan, step: int, optimizer: torch.op
     """Set every group's learning rate for this step; returns the scheduled one."""
     scheduled = learning_rate(recipe, plan, step)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, plan, 0) if group["constant_lr"] else scheduled
+        constant = group["constant_lr"]
+        group["lr"] = learning_rate(recipe, plan, step, constant=True) if constant else scheduled
     return scheduled
 
 

@@ -94,8 +94,8 @@ class TestRunFolder:
 
 
 VARIANTS = {
-    "paper": ((), ("--method.objective", "paper", "--method.latent-dim", "32"), {"alignment"}),
-    "beta": ((), ("--method.objective", "beta", "--method.kappa-map", "exp"), {"alignment"}),
+    "paper": ((), ("--method.variant", "paper", "--method.latent-dim", "32"), {"alignment"}),
+    "beta": ((), ("--method.variant", "beta", "--method.kappa-map", "exp"), {"alignment"}),
     "simsiam": (("simsiam_resnet18_cifar10", "--model", "simsiam"), (), {"alignment", "kappa_fit"}),
     "dino": (("dino_resnet18_cifar10", "--model", "dino"), (), {"alignment", "kappa_fit"}),
     "simclr": (("simclr_resnet18_cifar10", "--model", "simclr"), (), {"kappa_fit"}),

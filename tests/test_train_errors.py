@@ -8,6 +8,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 from PIL import Image
 
 DINO = ("dino_resnet18_cifar10", "--model", "dino", "--backbone", "test_resnet")
@@ -167,14 +168,36 @@ def finished(train_main, small, tmp_path_factory):
     [
         (("--lr", "0.3"), "--lr"),
         (("--max-steps", "9", "--seed", "4"), "--max-steps, --seed"),
-        (("--method.beta", "0.5"), "--method"),
-        (("--views.blur", "0.5"), "--views"),
+        (("--method.beta", "0.5"), "--method.beta"),
+        (("--views.blur", "0.5"), "--views.blur"),
     ],
 )
 def test_resuming_with_another_value(train_main, small, finished, changed, named):
     arguments = (*small, "--max-steps", "2", "--no-report", "--output-dir", finished, "--resume")
     line = one_line(train_main(*arguments, *changed))
     assert f"other values of {named}\n" in line
+
+
+def test_resuming_with_other_workers_is_no_other_run(train_main, small, finished):
+    arguments = (*small, "--max-steps", "2", "--no-report", "--output-dir", finished, "--resume")
+    assert train_main(*arguments, "--data.workers", "1", "--data.eval-split", "test").code == 0
+
+
+def test_accumulation_is_said_once(train_main, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    line = one_line(train_main(*small, "--max-steps", "2", "--output-dir", tmp_path / "run"))
+    assert "--gradient-accumulation" in line
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint(train_main, small, tmp_path):
+    run = tmp_path / "run"
+    arguments = (*small, "--log-every", "1000", "--save-every", "1", "--lr", "1e20", "--max-steps", "9")
+    outcome = train_main(*arguments, "--output-dir", run)
+    assert outcome.code == 2
+    assert "try a smaller --lr" in outcome.err
+    for checkpoint in (run / "checkpoints").glob("step_*/method.safetensors"):
+        tensors = load_file(checkpoint)
+        assert all(t.isfinite().all() for n, t in tensors.items() if "predictor" in n or "projector.0" in n)
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "method.safetensors", "optimizer.safetensors", "state.json"])

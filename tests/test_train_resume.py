@@ -56,7 +56,7 @@ class TestReproducibility:
 
 RESUMED = {
     "demo": (),
-    "beta": ("--method.objective", "beta", "--method.kappa-map", "exp", "--method.kappa-warmup", "0.6"),
+    "beta": ("--method.variant", "beta", "--method.kappa-map", "exp", "--method.kappa-warmup", "0.6"),
     "accumulated": ("--batch-size", "8", "--gradient-accumulation", "2", "--warmup-epochs", "0.5"),
     "dino": ("--method.teacher", "ema", "--method.prototypes", "32"),
 }

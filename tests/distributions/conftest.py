@@ -37,6 +37,44 @@ def power_spherical(kappa: float, d: int) -> SimpleNamespace:
     )
 
 
+def von_mises_fisher(kappa: float, d: int) -> SimpleNamespace:
+    """Each quantity as [value, first, second derivative in κ], and four that belong to Bessel functions."""
+    kappa, order = mp.mpf(kappa), mp.mpf(d) / 2 - 1
+    if kappa == 0:
+        log_scaled, ratio, slope, curve = mp.mpf(0), mp.mpf(0), 1 / mp.mpf(d), mp.mpf(0)
+    else:
+        scaled = scaled_bessel(order, kappa)
+        log_scaled = mp.log(scaled) + mp.loggamma(order + 1) - order * mp.log(kappa / 2)
+        ratio = scaled_bessel(order + 1, kappa) / scaled
+        slope = 1 - ratio**2 - (d - 1) * ratio / kappa
+        curve = -2 * ratio * slope - (d - 1) * (slope / kappa - ratio / kappa**2)
+    log_at_mode = -log_area(d) - log_scaled
+    entropy = kappa * (1 - ratio) - log_at_mode
+    return SimpleNamespace(
+        log_normalizer=[log_at_mode - kappa, -ratio, -slope],
+        log_density_at_mode=log_at_mode,
+        entropy=[entropy, -kappa * slope, -slope - kappa * curve],
+        kl=[-log_scaled - kappa * (1 - ratio), kappa * slope, slope + kappa * curve],
+        resultant=ratio,
+        log_scaled=log_scaled,
+        complement=1 - ratio,
+        slope=slope,
+    )
+
+
+def scaled_bessel(order, x):
+    """e^-x I_order(x): the power series and, where it takes too many terms, Hankel's expansion."""
+    if x <= 10_000:
+        return mp.exp(-x) * mp.besseli(order, x, maxterms=10**6)
+    with mp.workdps(60):  # it alternates: at order 4095 and x = 1e6 four digits cancel
+        term, total, k = mp.mpf(1), mp.mpf(1), 0
+        while abs(term) > mp.eps * abs(total) or k < 5:
+            k += 1
+            term *= ((2 * k - 1) ** 2 - 4 * order**2) / (8 * k * x)
+            total += term
+        return total / mp.sqrt(2 * mp.pi * x)
+
+
 def log_area(d: int):
     return mp.log(2) + mp.mpf(d) / 2 * mp.log(mp.pi) - mp.loggamma(mp.mpf(d) / 2)
 
@@ -75,6 +113,7 @@ def exact():
     return SimpleNamespace(
         mp=mp,
         power_spherical=power_spherical,
+        von_mises_fisher=von_mises_fisher,
         log_area=log_area,
         cosine=cosine,
         pair=pair,

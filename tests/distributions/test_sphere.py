@@ -5,7 +5,12 @@ import torch
 from torch.nn.functional import normalize
 
 from vissl_zoo.distributions import log1p_cosine, unit_sphere
-from vissl_zoo.distributions.sphere import checked_dim, log_area, log_half_one_plus_cosine
+from vissl_zoo.distributions.sphere import (
+    checked_dim,
+    log_area,
+    log_half_one_plus_cosine,
+    one_minus_cosine,
+)
 
 ALL_DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -104,3 +109,23 @@ def test_broadcasting_and_mismatched_shapes():
     for left, right in [((4, 8), (4, 7)), ((4, 8), (4, 1)), ((4, 8), (3, 8)), ((), (8,))]:
         with pytest.raises(ValueError, match="do not pair"):
             log1p_cosine(torch.ones(left), torch.ones(right))
+
+
+@pytest.mark.parametrize("form, bound", [("float64", 1e-6), ("float32", 1e-5)])
+@pytest.mark.parametrize("t", [-1.0, -0.4, 0.6, 1 - 1e-8])
+def test_one_minus_cosine_is_blind_to_the_norms(request, exact, t, form, bound):
+    if form == "float32":
+        request.getfixturevalue("float32_form")
+    mu, z = exact.pair(300, t, torch.float32)
+    reference = float(1 - exact.cosine(mu, z, normalised=True))
+    assert one_minus_cosine(mu.requires_grad_(), z).item() == pytest.approx(reference, rel=bound)
+    (gradient,) = torch.autograd.grad(one_minus_cosine(mu, z), mu)
+    assert torch.equal(gradient, -z)
+    assert one_minus_cosine(mu, mu) == 0
+
+
+def test_one_minus_cosine_broadcasts():
+    mu, z = normalize(torch.randn(3, 1, 8), dim=-1), normalize(torch.randn(4, 8), dim=-1)
+    torch.testing.assert_close(one_minus_cosine(mu, z), 1 - (mu * z).sum(-1).double(), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="do not pair"):
+        one_minus_cosine(mu, z[:, :7])

@@ -109,7 +109,8 @@ def test_features_are_in_the_stores_order(store, batch_size, dtype):
     levels, images = store
     found = extract(Brightness(dtype), images, 16, batch_size=batch_size)
     assert found.embedding.shape == (23, 2)
-    assert all(part.dtype == np.float32 for part in found)
+    assert all(part.dtype == np.float32 for part in found[1:])
+    assert np.array_equal(found.rows, images.rows)
     assert np.array_equal(np.argsort(found.kappa), np.argsort(levels))
     assert np.array_equal(np.argsort(-found.uncertainty), np.argsort(levels))
     mean, std = (

@@ -102,3 +102,17 @@ def test_a_class_that_the_bank_lacks_is_wrong_and_no_error():
 def test_too_few(bank, queries):
     with pytest.raises(ValueError, match=f"not {bank} and {queries}"):
         knn(BANK[0][:bank], BANK[1][:bank], QUERIES[0][:queries], QUERIES[1][:queries])
+
+
+def test_labels_may_be_any_integers():
+    """Such as the ids of a data base: votes must not need a column for each integer up to the largest."""
+    rng = np.random.default_rng(0)
+    bank, queries = (
+        rng.standard_normal((40, 5)).astype(np.float32),
+        rng.standard_normal((9, 5)).astype(np.float32),
+    )
+    labels, truth = np.arange(40) % 2, np.arange(9) % 2
+    ids = np.array([10**12, 7])
+    plain, sparse = knn(bank, labels, queries, truth), knn(bank, ids[labels], queries, ids[truth])
+    assert (sparse.top1, sparse.k) == (plain.top1, plain.k)
+    assert np.array_equal(sparse.predictions, ids[plain.predictions])

@@ -23,7 +23,14 @@ HISTORY = [
     for s in (1, 2, 3)
 ]
 ALWAYS = {"images", "kappa_mean", "kappa_std", "uncertainty_mean", "seconds"}
-WITH_LABELS = {"knn_top1", "knn_top1_untrained", "knn_k", "auroc_kappa_knn", "auroc_kappa_knn_untrained"}
+WITH_LABELS = {
+    "knn_top1",
+    "knn_top1_untrained",
+    "knn_k",
+    "knn_bank_images",
+    "auroc_kappa_knn",
+    "auroc_kappa_knn_untrained",
+}
 NOT_AN_IMAGE = b"not an image"
 
 
@@ -154,8 +161,13 @@ def test_partly_labelled(report_on, write_split, noise, data, train, test):
     write_split(data / "train.parquet", noise(20), train)
     write_split(data / "test.parquet", noise(3, seed=1), test)
     report, metrics = report_on(data)
-    assert metrics.keys() == ALWAYS
-    assert "Some images have no label" in report.summary()
+    assert metrics.keys() == ALWAYS | WITH_LABELS
+    unlabelled = sum(label < 0 for label in test)
+    assert ("without a label are left out" in report.summary()) == (unlabelled > 0)
+    assert metrics["knn_bank_images"] == sum(label >= 0 for label in train)
+    assert metrics["knn_top1"] * (3 - unlabelled) == pytest.approx(
+        round(metrics["knn_top1"] * (3 - unlabelled))
+    )
 
 
 def test_a_test_split_without_labels(report_on, write_split, noise, data):
@@ -181,6 +193,30 @@ def test_one_class_leaves_the_auroc_undefined(report_on, write_split, noise, dat
     report, metrics = report_on(data)
     assert (metrics["knn_top1"], metrics["auroc_kappa_knn"]) == (1.0, None)
     assert "undefined" in report.summary()
+
+
+def test_corrupt_images_shift_nothing_when_decoded_on_the_fly(report_on, write_split, data):
+    """Class 0 is dark and class 1 bright, so any image under another's label would be classified wrongly."""
+    dark, bright = (np.full((10, 16, 16, 3), level, dtype=np.uint8) for level in (20, 230))
+    train = [*dark, *bright]
+    train[4] = NOT_AN_IMAGE
+    write_split(data / "train.parquet", train, [0] * 10 + [1] * 10)
+    test = [*dark[:4], *bright[:4]]
+    test[3] = NOT_AN_IMAGE  # the next readable image is a bright one
+    write_split(data / "test.parquet", test, [0] * 4 + [1] * 4)
+    _, metrics = report_on(data, memory_limit=1, workers=0)
+    assert metrics["images"] == 7
+    assert metrics["knn_bank_images"] == 19
+    assert metrics["knn_top1"] == 1.0
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-3, np.nan])
+def test_a_collapsed_kappa_can_be_drawn(tmp_path, spread):
+    from vissl_zoo.evaluation import figures
+
+    kappa = np.float32(930.0) * (1 + np.float32(spread) * np.arange(50, dtype=np.float32))
+    figures.kappa_histogram(kappa, np.arange(50) % 2 == 0, tmp_path / "kappa.png")
+    assert (tmp_path / "kappa.png").stat().st_size > 1000
 
 
 def test_corrupt_images_are_left_out(report_on, write_split, noise, data):

@@ -97,7 +97,7 @@ def test_fitting_kappa_leaves_the_trunk_alone(build, views, name):
 
 @pytest.mark.parametrize("name", ["paper", "beta", "detached"])
 def test_only_detached_keeps_kappa_from_the_trunk(build, views, name):
-    method = build("vi_simsiam", objective=name)
+    method = build("vi_simsiam", variant=name)
     latents = method.infer(views())
     gradients = torch.autograd.grad(
         latents.kappa.sum(), list(method.model.parameters()), allow_unused=True, retain_graph=True
@@ -144,8 +144,8 @@ def test_unknown_names_and_options_are_refused(build):
     model = build("vi_simsiam").model
     with pytest.raises(ValueError, match="vi_simsiam"):
         create_method("simsam", model)
-    with pytest.raises(ValueError, match="objective"):
-        create_method("vi_simsiam", model, objective="papre")
+    with pytest.raises(ValueError, match="variant"):
+        create_method("vi_simsiam", model, variant="papre")
     with pytest.raises(ValueError, match="beta"):
         create_method("vi_simsiam", model, beta=2.0)
     with pytest.raises(ValueError, match="teacher"):

@@ -50,7 +50,7 @@ def test_simsiam_is_the_mean_cosine(build, latents):
 
 def test_paper_is_the_mean_log_density(build, latents):
     mean, target, kappa = arrays(latents)
-    method = build("vi_simsiam", objective="paper")
+    method = build("vi_simsiam", variant="paper")
     expected = over_pairs(latents, lambda i, j, b: log_power_spherical(mean[i, b], target[j, b], kappa[i, b]))
     assert method.alignment(latents).item() == pytest.approx(expected, abs=1e-9)
     assert method.kappa_fit(latents) is None
@@ -64,7 +64,7 @@ def test_beta_weighs_each_term(build, latents, beta):
         weight = (kappa[i, b] / (D - 1)) ** -beta / (D - 1)
         return weight * log_power_spherical(mean[i, b], target[j, b], kappa[i, b])
 
-    method = build("vi_simsiam", objective="beta", beta=beta)
+    method = build("vi_simsiam", variant="beta", beta=beta)
     assert method.alignment(latents).item() == pytest.approx(over_pairs(latents, term), abs=1e-10)
 
 
@@ -75,7 +75,7 @@ def test_detached_is_the_cosine_and_a_kappa_term(build, latents):
         density = log_power_spherical(mean[i, b], target[j, b], kappa[i, b])
         return mean[i, b] @ target[j, b] + 7.0 / (D - 1) * density
 
-    method = build("vi_simsiam", objective="detached", kappa_weight=7.0)
+    method = build("vi_simsiam", variant="detached", kappa_weight=7.0)
     assert method.alignment(latents).item() == pytest.approx(over_pairs(latents, term), abs=1e-10)
 
 
@@ -125,7 +125,7 @@ def test_fitted_kappa_is_the_density_over_d(build, latents, name):
 
 @pytest.mark.parametrize("objective", ["paper", "beta", "detached"])
 def test_rotating_the_sphere_changes_nothing(build, latents, objective):
-    method = build("vi_simsiam", objective=objective)
+    method = build("vi_simsiam", variant=objective)
     rotation = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64)).Q
     turned = Latents(latents.embedding, latents.mean @ rotation, latents.target @ rotation, latents.kappa)
     torch.testing.assert_close(method.alignment(turned), method.alignment(latents), rtol=1e-12, atol=1e-12)
@@ -160,14 +160,14 @@ def test_gradients_of_the_mean_direction(build, latents):
                 beta[i] += target[j] / (1 + t) / terms
     close = lambda a, b: torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
     close(mean_gradient(build("simsiam"), latents), plain)
-    close(mean_gradient(build("vi_simsiam", objective="detached"), latents), plain)
-    close(mean_gradient(build("vi_simsiam", objective="paper"), latents), paper)
-    close(mean_gradient(build("vi_simsiam", objective="beta", beta=1.0), latents), beta)
+    close(mean_gradient(build("vi_simsiam", variant="detached"), latents), plain)
+    close(mean_gradient(build("vi_simsiam", variant="paper"), latents), paper)
+    close(mean_gradient(build("vi_simsiam", variant="beta", beta=1.0), latents), beta)
 
 
 def test_best_kappa_solves_its_own_equation(build, latents):
     """At the optimum of log C(κ) + κ log1p(t) over κ, for one pair, the derivative vanishes where t = E[t]-like."""
-    method = build("vi_simsiam", objective="paper")
+    method = build("vi_simsiam", variant="paper")
     method.alignment(latents).backward()
     mean, target, kappa = arrays(latents)
     step = 1e-5

@@ -7,7 +7,7 @@ from vissl_zoo.methods.base import Latents
 
 
 def test_warmup_holds_kappa_and_then_lets_go(build, views):
-    method = build("vi_simsiam", objective="beta", kappa_map="exp", kappa_warmup=0.5)
+    method = build("vi_simsiam", variant="beta", kappa_map="exp", kappa_warmup=0.5)
     method.on_step_start(0.0)
     held = method.infer(views()).kappa
     torch.testing.assert_close(held, torch.full_like(held, 15.0))
@@ -18,14 +18,14 @@ def test_warmup_holds_kappa_and_then_lets_go(build, views):
     method.on_step_start(0.5)
     free = method.infer(views()).kappa
     torch.testing.assert_close(half, (15.0 * free).sqrt())  # halfway is the geometric mean
-    plain = build("vi_simsiam", objective="beta", kappa_map="exp")
+    plain = build("vi_simsiam", variant="beta", kappa_map="exp")
     torch.testing.assert_close(free, plain.infer(views()).kappa)
 
 
 def test_exp_comes_back_from_its_floor(build):
     """A head driven to its floor while μ·z ≈ 0 must rise again once the views agree: κ = 0 would keep it."""
     torch.manual_seed(0)
-    method = build("vi_simsiam", objective="beta", kappa_map="exp")
+    method = build("vi_simsiam", variant="beta", kappa_map="exp")
     head = method.model.kappa_head
     y = torch.randn(32, head.in_features, dtype=torch.float64)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.05)

@@ -108,7 +108,7 @@ def test_a_model_with_a_backbone_of_its_own_takes_the_place_of_the_recipes_backb
         (["--epochs", "1.5"], "--epochs"),
         (["--views.scale", "0.2"], "--views.scale"),
         (["--mixed-precision", "fp8"], "fp16"),
-        (["--method.objective", "nope"], "detached"),
+        (["--method.variant", "nope"], "detached"),
         (["demo", "demo"], "demo"),
         (["simsiam_resnet18_cifar10", "--method.beta", "1"], "--method.beta"),
     ],

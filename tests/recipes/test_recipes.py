@@ -110,7 +110,7 @@ def test_appendix_b_networks(name):
     assert (method.latent_dim, method.kappa_map, method.hidden) == (2048, "softplus", 512)
     assert method.output_norm is False
     if method.name == "vi_simsiam":
-        assert (method.objective, method.kappa_warmup) == ("paper", 0)
+        assert (method.variant, method.kappa_warmup) == ("paper", 0)
 
 
 def test_appendix_b_dino():

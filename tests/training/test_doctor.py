@@ -40,10 +40,10 @@ ON_PURPOSE = {
     "collapsed": ["demo", "--weight-decay", "30", "--lr", "0.02", "--max-steps", "70"],
     "low rank": ["demo", "--method.no-output-norm", "--weight-decay", "0.02", "--lr", "1", "--max-steps", "120"],
     "dead kappa": [
-        "demo", "--method.objective", "paper", "--method.kappa-map", "exp", "--lr", "0.05", "--max-steps", "40"
+        "demo", "--method.variant", "paper", "--method.kappa-map", "exp", "--lr", "0.05", "--max-steps", "40"
     ],
     "saturated kappa": [
-        "demo", "--method.objective", "beta", "--method.kappa-map", "exp", "--lr", "0.3", "--max-steps", "80",
+        "demo", "--method.variant", "beta", "--method.kappa-map", "exp", "--lr", "0.3", "--max-steps", "80",
         *NO_AUGMENTATION,
     ],
     "indifferent kappa": ["demo", "--method.kappa-weight", "0", "--weight-decay", "5", "--lr", "0.01", "--max-steps", "60"],

@@ -123,3 +123,12 @@ def test_cosine_ends_near_zero_and_spans_max_steps():
     assert rates[10] == pytest.approx(0, abs=1e-12)
     assert rates[5] == pytest.approx(rates[0] / 2)
     assert math.isfinite(learning_rate(*planned(max_steps=6, warmup_epochs=1.0), 5))
+
+
+def test_a_constant_predictor_is_warmed_up_and_then_stays_at_the_peak():
+    recipe, plan = planned(warmup_epochs=1.0)
+    rates = [learning_rate(recipe, plan, step, constant=True) for step in range(plan.steps)]
+    assert rates[: plan.steps_per_epoch] == [
+        learning_rate(recipe, plan, s) for s in range(plan.steps_per_epoch)
+    ]
+    assert set(rates[plan.steps_per_epoch :]) == {0.4 * 16 / 64}

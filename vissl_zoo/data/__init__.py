@@ -3,16 +3,19 @@
 from vissl_zoo.data.canvas import canvas_size
 from vissl_zoo.data.decode import BadImage, to_rgb
 from vissl_zoo.data.store import Batch, ImageStore, open_store
+from vissl_zoo.data.stream import ImageStream, open_stream
 from vissl_zoo.data.table import ImageTable, available_splits, open_images
 
 __all__ = [
     "BadImage",
     "Batch",
     "ImageStore",
+    "ImageStream",
     "ImageTable",
     "available_splits",
     "canvas_size",
     "open_images",
     "open_store",
+    "open_stream",
     "to_rgb",
 ]

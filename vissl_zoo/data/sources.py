@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vissl_zoo.data import columns
 from vissl_zoo.data.files import SPLIT_NAMES, LocalFiles, find_local_files
 from vissl_zoo.errors import UserError
 
 _logger = logging.getLogger(__name__)
+_RESHARD = 64  # files up to which a stream is cut into their row groups: each is opened for that
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 
 
@@ -43,6 +46,23 @@ class Source:
                 return candidate
         raise UserError(f'{self.path}: no split "{name}"; it has {", ".join(self.splits)}')
 
+    def encoded(self, value: dict | bytes | None) -> bytes | Path:
+        """The file's bytes, or its path, of an undecoded value of an image column; ValueError when it is empty."""
+        path = None
+        if isinstance(value, dict):
+            value, path = value.get("bytes"), value.get("path")
+        if value is None and path is None:
+            raise ValueError("the row holds no image")
+        if value is None and "://" in path:  # streamed from a Hub data set that is a folder of images
+            with fsspec.open(path, "rb") as file:
+                return file.read()
+        return value if value is not None else (self.root or Path()) / path
+
+    def shown(self, path: str | None) -> str | None:
+        """How to show the path of an image: relative to the data set if it lies in it."""
+        is_inside = path and self.root is not None and Path(path).is_relative_to(self.root)
+        return str(Path(path).relative_to(self.root)) if is_inside else path
+
 
 def find_source(path: str) -> Source:
     """Resolve `path` as `open_images` documents it, reading no image; UserError when it names nothing."""
@@ -54,6 +74,32 @@ def find_source(path: str) -> Source:
     if _HUB_ID.fullmatch(path):
         return _hub(path)
     raise UserError(f"{path}: neither a file or folder here nor a Hub data set id (org/name)")
+
+
+def open_rows(
+    source: Source, split: str, image_column: str | None
+) -> datasets.Dataset | datasets.IterableDataset:
+    """The undecoded image column of a split, alone and as Arrow tables, streamed where the source can be."""
+    rows = known = (source.stream or source.load)(split)
+    try:
+        if rows.features is None:  # some streams know their columns only when a row has been read
+            known = datasets.Dataset.from_list(list(rows.take(1)))
+        empty = not known.features
+        if not empty:
+            column = columns.image_column(known, source.path, image_column)
+            if isinstance(known.features[column], datasets.Image):
+                rows = rows.cast_column(column, datasets.Image(decode=False))
+            rows = rows.select_columns([column]).with_format("arrow")
+            empty = next(iter(rows.iter(1)), None) is None
+        if not empty and hasattr(rows, "reshard") and rows.num_shards <= _RESHARD:
+            rows = rows.reshard()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the network, the Hub or a damaged file comes up with
+        raise UserError(f"{source.path}: cannot be read ({_one_line(error)})") from error
+    if empty:
+        raise UserError(f'{source.path}: the split "{split}" is empty')
+    return rows
 
 
 def _embedded() -> Source:

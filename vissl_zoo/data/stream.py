@@ -7,23 +7,24 @@ while the others wait for it for ever, and the batches depend on how many proces
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, count, islice
+from itertools import count, islice
 from threading import Event
+from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 from datasets.distributed import split_dataset_by_node
 
 from vissl_zoo.data.canvas import PROBES, choose_canvas, fit_to_canvas
-from vissl_zoo.data.decode import BadImage, decode, image_size, why_unreadable
-from vissl_zoo.data.sources import Source, encoded, find_source, open_rows, shown_name
+from vissl_zoo.data.decode import BadImage, decode, why_unreadable
+from vissl_zoo.data.decode import image_size as image_size_of
+from vissl_zoo.data.sources import Source, find_source, open_rows
 from vissl_zoo.data.store import Batch
 from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
@@ -81,9 +82,8 @@ class _Part:
     wanted: bool  # False: kept only because an image may stand in for a corrupt one of a later batch
     pixels: np.ndarray | None = None  # uint8 (share, 3, H, W)
     sizes: np.ndarray | None = None  # int64 (share, 2)
-    decoding: list[Future] = field(
-        default_factory=list
-    )  # each returns its corrupt images as (slot, BadImage)
+    # Each task returns its corrupt images as (slot, BadImage).
+    decoding: list[Future] = field(default_factory=list)
 
 
 class ImageStream:
@@ -108,13 +108,13 @@ class ImageStream:
         workers: int,
         max_bad_fraction: float,
     ):
-        self.path, self._root, self._rows = source.path, source.root, rows
+        self.path, self._source, self._rows = source.path, source, rows
         self._buffer, self._seed, self._workers = buffer, seed, workers
         self._tally = BadImageTally(source.path, max_bad_fraction)
         self._met = 0  # images that this process has tried to decode
         self.length: int | None = len(rows) if isinstance(rows, datasets.Dataset) else None
-        first = islice(self._values(rows.iter(_CHUNK), Event()), PROBES)
-        self.canvas = choose_canvas(first, partial(self._decoded, image_size), image_size)
+        first = islice(self._values(rows.iter(PROBES), Event()), PROBES)
+        self.canvas = choose_canvas(first, partial(self._open, image_size_of), image_size)
 
     @property
     def bad(self) -> list[BadImage]:
@@ -147,10 +147,10 @@ class ImageStream:
     def _batches(self, batch_size: int, rank: int, share: int, start: int) -> Iterator[Batch]:
         closed = Event()
         parts = self._parts(batch_size, rank, share, start, closed)
-        decoders = ThreadPoolExecutor(self._workers, "decode")
+        decoders = ThreadPoolExecutor(self._workers, "stream-decode")
         # A task for each batch, not a thread that runs on: an iterator left unclosed must not keep the
         # interpreter from ending.
-        reader = ThreadPoolExecutor(1, "read")
+        reader = ThreadPoolExecutor(1, "stream-read")
 
         def read() -> _Part:
             part = next(parts)
@@ -161,11 +161,14 @@ class ImageStream:
                 part.decoding = [decoders.submit(self._decode, part, chunk) for chunk in slots]
             return part
 
-        behind, ahead = deque(maxlen=_REACH), deque(reader.submit(read) for _ in range(_AHEAD))
+        behind, ahead = deque(maxlen=_REACH), deque()
         try:
+            ahead.extend(reader.submit(read) for _ in range(_AHEAD))
             while True:
                 part = ahead.popleft().result()
                 ahead.append(reader.submit(read))
+                if behind and part.number > behind[-1].number:
+                    self._tally.report(self._total)
                 if part.wanted:
                     yield self._finish(part, behind, ahead)
                 part.pixels = part.sizes = None
@@ -205,21 +208,20 @@ class ImageStream:
         rng = np.random.default_rng([self._seed, number])
         if isinstance(self._rows, datasets.Dataset):
             order = rng.permutation(len(self._rows))[skip:]
-            yield from self._values(
-                (self._rows[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK)), closed
-            )
+            tables = (self._rows[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK))
+            yield from self._values(tables, closed)
             return
         shards = rng.permutation(self._rows.n_shards).tolist()
-        tables = _in_turns(
-            (split_dataset_by_node(self._rows, i, len(shards)).iter(_CHUNK) for i in shards), _OPEN
-        )
-        read = count()
-        rows = (row for row, _ in zip(self._values(tables, closed), read))
-        yield from islice(_shuffled(rows, self._buffer, rng), skip, None)
-        self.length = next(read)
+        opened = (split_dataset_by_node(self._rows, i, len(shards)).iter(_CHUNK) for i in shards)
+        rows = self._values(_in_turns(opened, _OPEN), closed)
+        position = -1
+        for position, row in enumerate(_shuffled(rows, self._buffer, rng)):
+            if position >= skip:
+                yield row
+        self.length = position + 1
 
-    def _values(self, tables: Iterator[pa.Table], closed: Event) -> Iterator:
-        """The values of tables of one column, until it is `closed`."""
+    def _values(self, tables: Iterator, closed: Event) -> Iterator:
+        """The values of Arrow tables of one column, until it is `closed`."""
         while not closed.is_set():
             try:
                 table = next(tables, None)
@@ -234,7 +236,82 @@ class ImageStream:
         failed = []
         for slot in slots:
             try:
-                part.pixels[slot], part.sizes[slot] = self._pixels(part, slot)
+                part.pixels[slot], part.sizes[slot] = self._read(part, slot)
             except BadImage as error:
                 failed.append((slot, error))
         return failed
+
+    def _read(self, part: _Part, slot: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """(uint8 (3, H, W), original (height, width)) of one image; raises BadImage."""
+        name = f"image {part.position + slot} of pass {part.number}"
+        image, size = self._open(partial(decode, shape=self.canvas), part.rows[slot], name)
+        return fit_to_canvas(image, self.canvas), size
+
+    def _open(self, how: Callable[..., Any], value: dict | bytes | None, name: str = "") -> Any:
+        try:
+            return how(self._source.encoded(value))
+        except Exception as error:  # on damaged data Pillow raises all sorts
+            content = value if isinstance(value, dict) else {"bytes": value}
+            row = hash(content.get("bytes") or content.get("path") or name)  # the same in every pass
+            name = self._source.shown(content.get("path")) or name
+            raise BadImage(row, name, why_unreadable(error)) from error
+
+    def _finish(self, part: _Part, behind: Iterable[_Part], ahead: Iterable[Future]) -> Batch:
+        """The decoded part, its corrupt images replaced by those in the same slots of batches close by.
+
+        The same slot, so that two of a batch never get the same image; another batch, so that it is not in this
+        one already; and at most `_REACH` away, so that whoever resumes at this batch has read it too.
+        """
+        failed = [image for task in part.decoding for image in task.result()]
+        indices = part.position + np.arange(len(part.rows), dtype=np.int64)
+        self._met += len(indices)
+        near = [*behind, *(task.result() for task in islice(ahead, _REACH))] if failed else []
+        near = [other for other in near if other.number == part.number]
+        near.sort(key=lambda other: abs(other.batch - part.batch))
+        for slot, error in failed:
+            self._tally.add(error)
+            for other in near:
+                try:
+                    part.pixels[slot], part.sizes[slot] = self._read(other, slot)
+                    indices[slot] = other.position + slot
+                    break
+                except BadImage as another:
+                    self._tally.add(another)
+            else:
+                raise UserError(f"{self.path}: {error}; no batch close by has an image to stand in for it")
+        self._tally.check(self._total, at_least=min(_JUDGED, self.length or _JUDGED))
+        return Batch(*map(torch.from_numpy, (part.pixels, part.sizes, indices)))
+
+    @property
+    def _total(self) -> int:
+        return self._met if self.length is None else min(self._met, self.length)
+
+
+def _in_turns(sources: Iterator[Iterator], at_once: int) -> Iterator:
+    """Items of all sources, one of each in turn, with `at_once` sources open at a time."""
+    opened = deque(islice(sources, at_once))
+    while opened:
+        source = opened.popleft()
+        try:
+            yield next(source)
+            opened.append(source)
+        except StopIteration:
+            opened.extend(islice(sources, 1))
+
+
+def _shuffled(rows: Iterator, size: int, rng: np.random.Generator) -> Iterator:
+    """The rows, each drawn from a buffer of `size` that takes one in for every one that leaves.
+
+    `datasets`' own buffer is refilled by half at once: a long wait every few thousand images, which Ctrl-C does
+    not end. Its order also differs between releases.
+    """
+    buffer = []
+    for row in rows:
+        if len(buffer) < size:
+            buffer.append(row)
+            continue
+        place = int(rng.integers(size))
+        yield buffer[place]
+        buffer[place] = row
+    rng.shuffle(buffer)
+    yield from buffer

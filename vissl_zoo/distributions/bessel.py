@@ -1,16 +1,16 @@
 """The modified Bessel functions I_ν(x) that the von Mises-Fisher distribution needs, for x >= 0 and ν >= 0.
 
-Four functions of (x, ν): log I_ν without its large factors, the ratio I_{ν+1}/I_ν, one minus the ratio, and the
-ratio's slope. Each is one formula for every x (float32 or float64) and ν, without branches on data, in elementary operations that
-autograd differentiates any number of times, also at x = 0:
+Four functions of (x, ν): log I_ν without its large factors, the ratio I_{ν+1}/I_ν, one minus the ratio, and
+the ratio's slope. Each is one formula for every ν and every x, float32 or float64, without branches on data, in
+elementary operations that autograd differentiates any number of times, also at x = 0:
 
 1. The uniform expansion for large order (Debye; Olver 1954) at order m = ν + n, where n >= 0 is the least that
-   makes m >= 20 (5 in float32). With s = √(m²+x²) its k-th term is s^-k times a polynomial of degree k in (m/s)², so it
-   is good for large m and for large x alike. It is summed for log I_m itself, which makes the derivatives sums
-   of the same shape and the value at x = 0 Stirling's series.
-2. n steps of I_{i-1} = I_{i+1} + (2i/x) I_i down to order ν. In this direction errors shrink with each step
-   (it is the continued fraction of the ratio, read from the inside). All quantities are kept in a
-   form in which what is small is computed, never left over from a difference.
+   makes m >= 20 (5 in float32). With s = √(m²+x²) its k-th term is s^-k times a polynomial of degree k in
+   (m/s)², so it is good for large m and for large x alike. It is summed for log I_m itself, which makes the
+   derivatives sums of the same shape and the value at x = 0 Stirling's series.
+2. n steps of I_{i-1} = I_{i+1} + (2i/x) I_i down to order ν. In this direction errors shrink with each step (it
+   is the continued fraction of the ratio, read from the inside). All quantities are kept in a form in which
+   what is small is computed, never left over from a difference.
 
 Measured against mpmath for orders 0 … 4095 (d = 2 … 8192) and x = 1e-3 … 1e6 in float64, largest error, with the
 time of 512 values and their gradient on one CPU core:
@@ -24,11 +24,12 @@ time of 512 values and their gradient on one CPU core:
         24       10             7e-15      5e-16      2e-13      3e-13    2.8 ms      0.9 ms
 
 relative to itself for the last three and over max(|exact|, 1) for the logarithm. In float32 fewer steps round
-less: from order 5 with 10 terms 9e-7, 2e-7, 3e-6 and 5e-6; from 20 the last two are 6e-5 and 1e-4. Not taken: power series
-(x/2 terms at large x), Hankel's expansion (fails for x < ν²), and a branch between the two (both sides run, and
-torch.where carries the NaN of the wrong one into the gradient).
+less: from order 5 with 10 terms 9e-7, 2e-7, 3e-6 and 5e-6; from order 20 the last two are 6e-5 and 1e-4.
 
-Reference: Abramowitz & Stegun 9.6.26 (recurrence), 9.7.7 (expansion).
+Not taken: power series (about x/2 terms at large x), Hankel's expansion (fails for x < ν²), and a branch between
+the two (both sides run, and torch.where carries the NaN of the wrong one into the gradient).
+
+Reference: Abramowitz & Stegun 9.6.26 (recurrence), 9.7.7 and 9.3.9-10 (expansion).
 """
 
 import math

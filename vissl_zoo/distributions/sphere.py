@@ -101,21 +101,18 @@ def log_half_one_plus_cosine(mu: Tensor, z: Tensor) -> Tensor:
 def one_minus_cosine(mu: Tensor, z: Tensor) -> Tensor:
     """1 - μ·z of unit vectors mu (..., d) and z (..., d), broadcast against each other, as (...).
 
-    In working precision, with the gradient of -μ·z throughout, -z for μ. The float32 form takes the value
-    from ½‖μ-z‖² when μ·z > 0.5, which keeps its relative precision up to the mode: κ multiplies it.
+    In working precision. The value is ½‖μ-z‖², which rounding in either norm by a factor 1+ε changes by that
+    factor and no more; 1 - μ·z it changes by ε, however near the two are, and κ multiplies the result. The
+    gradient is that of -μ·z, so -z for μ: no part of it pulls at the norm of μ alone.
     Raises ValueError if the last dimensions differ or the others do not broadcast.
     """
     check_pairable(mu, z)
     with outside_autocast(mu.device):
         dtype = working_dtype(mu.device)
         mu, z = widen(mu, dtype), widen(z, dtype)
-        from_dot = 1 - vecdot(mu, z)
-        if dtype == torch.float32:
-            with torch.no_grad():
-                from_difference = vector_norm(mu - z, dim=-1).square() / 2
-                value = torch.where(from_dot < 1 - _NEAR_MODE, from_difference, from_dot)
-            return with_value(value, from_dot)
-        return from_dot
+        with torch.no_grad():
+            value = vector_norm(mu - z, dim=-1).square() / 2
+        return with_value(value, 1 - vecdot(mu, z))
 
 
 def check_pairable(mu: Tensor, z: Tensor) -> None:

@@ -28,16 +28,19 @@ class CosineHalves(torch.autograd.Function):
 
     @staticmethod
     def forward(kappa, dim):
+        """Two tensors of κ's shape, each in (0, 1]."""
         return _sample_halves(kappa, dim)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
+        """Keep κ and the samples."""
         kappa, ctx.dim = inputs
         ctx.save_for_backward(kappa, *output)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_part, grad_rest):
+        """The two halves move by dt/2 and -dt/2."""
         return (grad_part - grad_rest) / 2 * cosine_slope(*ctx.saved_tensors, ctx.dim), None
 
 
@@ -81,9 +84,11 @@ def cosine_slope(kappa: Tensor, part: Tensor, rest: Tensor, dim: int) -> Tensor:
     and of the two the one is taken whose integrand is positive throughout: the first for t > A.
     """
     complement = bessel_ratio_complement(kappa, dim / 2 - 1)
-    angle = 2 * torch.atan2(rest.sqrt(), part.sqrt())
-    outward = torch.where(2 * rest > complement, 1.0, -1.0).to(angle)
-    room = torch.where(outward > 0, 2 * torch.atan2(part.sqrt(), rest.sqrt()), angle)
+    # Angles are measured from the nearer pole, ±μ: from the other, sin would round where it is smallest.
+    pole = torch.where(part < rest, -1.0, 1.0).to(kappa)
+    angle = 2 * torch.atan2(torch.minimum(part, rest).sqrt(), torch.maximum(part, rest).sqrt())
+    outward = torch.where(2 * rest > complement, 1.0, -1.0).to(kappa)  # away from μ, where t < A
+    room = torch.where(outward == pole, math.pi - angle, angle)
     # -(log p)″ = κ cos φ + (d-2)/sin²φ is at least κA + d-2 on the inner side, which is therefore as narrow as
     # a normal law; on the outer side cos φ falls, and _REACH has a margin for that.
     width = torch.minimum(room, _REACH / (kappa * (1 - complement) + dim - 2).sqrt())
@@ -91,10 +96,10 @@ def cosine_slope(kappa: Tensor, part: Tensor, rest: Tensor, dim: int) -> Tensor:
     total = torch.zeros_like(kappa)
     # A loop, so that memory does not grow with the number of nodes.
     for node, weight in _NODES:
-        step = outward * width * node
+        step = outward * pole * width * node
         other = angle + step
-        log_ratio = -2 * kappa * torch.sin(angle + step / 2) * torch.sin(step / 2)
+        log_ratio = -2 * pole * kappa * torch.sin(angle + step / 2) * torch.sin(step / 2)
         log_ratio = log_ratio + (dim - 2) * torch.log(torch.sin(other) / sine)
-        excess = 2 * torch.sin(other / 2).square() - complement
-        total = total + weight * outward * excess * torch.exp(log_ratio)
+        one_minus_cosine = 1 - pole + 2 * pole * torch.sin(other / 2).square()
+        total = total + weight * outward * (one_minus_cosine - complement) * torch.exp(log_ratio)
     return sine * width * total

@@ -17,14 +17,16 @@ PHOTO_CROP = 0.875
 
 
 class Features(NamedTuple):
-    """What a model says of N images, in the order of the store's `rows`.
+    """What a model says of N images, in the order of the store; corrupt ones are left out.
 
     Attributes:
+        rows: (N,) int64, the data-set row of each.
         embedding: (N, F) float32, as `model(x)` gives it, not normalised.
         kappa: (N,) float32.
         uncertainty: (N,) float32 in [0, 1], higher is less certain.
     """
 
+    rows: np.ndarray
     embedding: np.ndarray
     kappa: np.ndarray
     uncertainty: np.ndarray
@@ -33,8 +35,8 @@ class Features(NamedTuple):
 def central_crop(images: Tensor, sizes: Tensor, size: int) -> Tensor:
     """The central square of each image, normalised: what an evaluation looks at.
 
-    Of a photo that is 0.875 of the short side, 224 of 256 pixels as the paper tests; an image no larger than
-    1.5 times the crop, such as CIFAR's, is taken whole.
+    Its side is 0.875 of a photo's short side, 224 of 256 pixels as the paper tests; of an image no larger than 1.5
+    times the crop, such as CIFAR's, it is the whole short side.
 
     Args:
         images: canvases, uint8 (B, 3, H, W).
@@ -80,10 +82,17 @@ def extract(
     order = np.arange(len(store))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     parts: list[tuple[Tensor, ...]] = []
+    found: list[np.ndarray] = []
     with tqdm(total=len(order), desc=progress, unit="image", disable=progress is None, leave=False) as bar:
-        for batch in store.batches(batches):
+        for asked, batch in zip(batches, store.batches(iter(batches)), strict=True):
             x = central_crop(batch.images.to(parameter.device), batch.sizes, image_size)
-            parts.append(tuple(part.float().cpu() for part in model.represent(x.to(parameter.dtype))))
+            # Decoded on the fly, a corrupt image has another in its place: that is not what was asked for.
+            genuine = torch.from_numpy(asked) == batch.indices
+            represented = model.represent(x.to(parameter.dtype))
+            parts.append(tuple(part.float().cpu()[genuine] for part in represented))
+            found.append(store.rows[asked[genuine.numpy()]])
             bar.update(len(batch.images))
     model.train(training)
-    return Features(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+    return Features(
+        np.concatenate(found), *(torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    )

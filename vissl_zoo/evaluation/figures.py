@@ -84,7 +84,11 @@ def kappa_histogram(kappa: np.ndarray, correct: np.ndarray | None, path: Path) -
     """Histogram of κ (N,), apart for images that kNN classifies correctly (N,) bool and wrongly (Fig. 9)."""
     figure = _figure(4.5, 2.9)
     axes = figure.subplots()
-    bins = np.histogram_bin_edges(kappa, bins=40)
+    finite = np.isfinite(kappa)
+    kappa = kappa[finite].astype(np.float64)
+    correct = None if correct is None else correct[finite]
+    varied = len(kappa) and np.ptp(kappa) > 1e-5 * np.abs(kappa).max()
+    bins = np.histogram_bin_edges(kappa, bins=40) if varied else 1  # a collapsed κ is one bar
     if correct is None:
         axes.hist(kappa, bins, color=SURE, alpha=0.8)
     else:

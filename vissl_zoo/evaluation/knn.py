@@ -65,7 +65,7 @@ def knn(
 
     Args:
         bank: training embeddings (M, F).
-        bank_labels: classes (M,), from 0.
+        bank_labels: classes (M,), any integers.
         queries: test embeddings (N, F).
         query_labels: classes (N,).
         seed: of the choice of the held-out fifth.
@@ -75,8 +75,10 @@ def knn(
     """
     if len(bank) < FEWEST or len(queries) < 1:
         raise ValueError(f"kNN needs {FEWEST} training and 1 test image, not {len(bank)} and {len(queries)}")
-    classes = int(max(bank_labels.max(), query_labels.max())) + 1
-    features, labels = torch.from_numpy(bank), torch.from_numpy(bank_labels)
+    # Labels may be any integers, such as ids: they are numbered here, so that votes need no more room than classes.
+    names, numbered = np.unique(np.concatenate([bank_labels, query_labels]), return_inverse=True)
+    classes = len(names)
+    features, labels = torch.from_numpy(bank), torch.from_numpy(numbered[: len(bank_labels)])
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(bank)))
     held_out = max(1, int(VALIDATION_SHARE * len(bank)))
     validation, rest = order[:held_out], order[held_out:]
@@ -85,6 +87,6 @@ def knn(
     guesses = predict_for_every_k(similarity, labels[rest][index], classes)
     best = int((guesses == labels[validation, None]).double().mean(0).argmax()) + 1
     similarity, index = nearest(torch.from_numpy(queries), features, best)
-    predictions = predict_for_every_k(similarity, labels[index], classes)[:, -1].numpy()
+    predictions = names[predict_for_every_k(similarity, labels[index], classes)[:, -1].numpy()]
     correct = predictions == query_labels
     return KNNResult(float(correct.mean()), best, predictions, correct)

@@ -18,7 +18,7 @@ from torch import nn
 from vissl_zoo.data import BadImage, ImageStore, ImageTable, available_splits, open_images, open_store
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.features import Features, extract
-from vissl_zoo.evaluation.knn import FEWEST, KNNResult, knn
+from vissl_zoo.evaluation.knn import FEWEST, knn
 from vissl_zoo.evaluation.uncertainty import auroc, edge_density, pixel_deviation, spearman
 
 EVALUATION_SPLITS = ("test", "validation")
@@ -71,6 +71,8 @@ def write_report(
     diagnoses: list[str],
     seconds: Callable[[], float],
     seed: int,
+    workers: int | None = None,
+    memory_limit: int = 4 * 2**30,
 ) -> Report:
     """Measure a trained model beside its untrained self, and draw what it is sure and unsure of.
 
@@ -88,26 +90,30 @@ def write_report(
         diagnoses: what the training's own watch has to say, shown with the figures.
         seconds: how long the run has taken, asked at the end.
         seed: of every random choice.
+        workers: that decode images, as in `open_store`.
+        memory_limit: bytes above which each of the two sets of images is decoded on the fly.
 
     Raises:
         UserError: the split cannot be opened.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    images = choose_images(table, split, columns, limit, image_size, seed)
+    images = choose_images(
+        table, split, columns, limit, image_size, seed, workers=workers, memory_limit=memory_limit
+    )
     scored = extract(model, images.scored, image_size, progress="scoring")
     before = extract(untrained, images.scored, image_size, progress="scoring, untrained")
-    metrics: dict[str, Any] = {"images": len(images.scored), "kappa_mean": float(scored.kappa.mean())}
+    metrics: dict[str, Any] = {"images": len(scored.rows), "kappa_mean": float(scored.kappa.mean())}
     metrics |= {"kappa_std": float(scored.kappa.std()), "uncertainty_mean": float(scored.uncertainty.mean())}
     report = Report(folder, metrics, [], [images.about, *diagnoses])
     report.rows.append(("κ, mean", f"{scored.kappa.mean():.4g}", f"{before.kappa.mean():.4g}"))
     plots = [("kappa.png", "histogram of kappa")]
     result = _classify(report, images, model, untrained, scored, before, image_size, seed)
-    ambiguity = _column(images, "ambiguity")
+    ambiguity = _column(images, scored, "ambiguity")
     if ambiguity is not None:
         _compare_with_ambiguity(report, images, scored, before, ambiguity)
         figures.uncertainty_by_ambiguity(scored.uncertainty, ambiguity, folder / "ambiguity.png")
         plots.append(("ambiguity.png", "uncertainty against the known ambiguity"))
-    figures.kappa_histogram(scored.kappa, None if result is None else result.correct, folder / "kappa.png")
+    figures.kappa_histogram(scored.kappa, result, folder / "kappa.png")
     figures.curves(history, folder / "curves.png")
     _draw_gallery(images, scored, ambiguity, folder / "gallery.png")
     metrics["seconds"] = seconds()
@@ -124,8 +130,11 @@ def choose_images(
     limit: int,
     size: int,
     seed: int,
+    **options,
 ) -> ReportImages:
     """Open the bank (training images) and the images to score, both in the order of the data.
+
+    `options` go to `open_store`.
 
     Raises:
         UserError: the split does not exist or cannot be read.
@@ -148,7 +157,7 @@ def choose_images(
         scored_rows, bank_rows, scored_table = order[:held_out], order[held_out:], table
         about = f"a tenth of the split {table.split!r} of {table.path}, which training saw, without labels"
     bank_rows, scored_rows = np.sort(bank_rows[:limit]), np.sort(scored_rows[: max(1, limit // 4)])
-    options = {"max_bad_fraction": 1.0, "progress": False}
+    options |= {"max_bad_fraction": 1.0, "progress": False}  # training has judged them
     scored = open_store(scored_table, size, rows=scored_rows, **options)
     labelled = table.labels is not None and len(bank_rows) > 0
     bank = open_store(table, size, rows=bank_rows, **options) if labelled else scored
@@ -164,31 +173,39 @@ def _classify(
     before: Features,
     image_size: int,
     seed: int,
-) -> KNNResult | None:
-    """kNN accuracy and the AUROC of κ for it; None, and a note, where there are no labels."""
+) -> np.ndarray | None:
+    """kNN accuracy and the AUROC of κ for it, over the images that have labels.
+
+    Returns:
+        Which scored images (N,) are classified correctly; None, and a note, where there are no labels.
+    """
     if images.bank_table.labels is None or images.scored_table.labels is None:
         report.notes.append("Without labels there is no kNN accuracy and no AUROC.")
         return None
-    bank_labels = images.bank_table.labels[images.bank.rows]
-    labels = images.scored_table.labels[images.scored.rows]
-    if (bank_labels < 0).any() or (labels < 0).any():
-        report.notes.append("Some images have no label: kNN accuracy and AUROC are left out.")
-        return None
-    if len(bank_labels) < FEWEST:
+    labels = images.scored_table.labels[scored.rows]
+    labelled = labels >= 0
+    if (images.bank_table.labels[images.bank.rows] >= 0).sum() < FEWEST or not labelled.any():
         report.notes.append(
-            f"Of fewer than {FEWEST} training images no kNN accuracy and no AUROC can be had."
+            f"With fewer than {FEWEST} labelled training images there is no kNN accuracy and no AUROC."
         )
         return None
     results = []
     for each, features, called in ((model, scored, "features"), (untrained, before, "features, untrained")):
         bank = extract(each, images.bank, image_size, progress=called)
-        results.append(knn(bank.embedding, bank_labels, features.embedding, labels, seed=seed))
+        bank_labels = images.bank_table.labels[bank.rows]
+        known = bank_labels >= 0
+        queries = features.embedding[labelled]
+        results.append(knn(bank.embedding[known], bank_labels[known], queries, labels[labelled], seed=seed))
     trained, floor = results
-    areas = auroc(scored.kappa, trained.correct), auroc(before.kappa, floor.correct)
+    areas = auroc(scored.kappa[labelled], trained.correct), auroc(before.kappa[labelled], floor.correct)
+    report.notes[0] += f" kNN looks among {known.sum()} training images."
+    if not labelled.all():
+        report.notes.append(f"{(~labelled).sum()} images without a label are left out of kNN and AUROC.")
     report.metrics |= {
         "knn_top1": trained.top1,
         "knn_top1_untrained": floor.top1,
         "knn_k": trained.k,
+        "knn_bank_images": int(known.sum()),
         "auroc_kappa_knn": areas[0],
         "auroc_kappa_knn_untrained": areas[1],
     }
@@ -196,15 +213,17 @@ def _classify(
         (f"kNN top-1 (k = {trained.k}), %", f"{100 * trained.top1:.1f}", f"{100 * floor.top1:.1f}")
     )
     report.rows.append(("AUROC of κ for kNN correctness", _number(areas[0]), _number(areas[1])))
-    return trained
+    correct = np.zeros(len(labels), dtype=bool)
+    correct[labelled] = trained.correct
+    return correct if labelled.all() else None
 
 
 def _compare_with_ambiguity(
     report: Report, images: ReportImages, scored: Features, before: Features, ambiguity: np.ndarray
 ) -> None:
     """Spearman of the uncertainty with the ground truth, beside scores that have learnt nothing."""
-    order = np.arange(len(images.scored))
-    pixels = next(iter(images.scored.batches([order]))).images.numpy()
+    positions = np.searchsorted(images.scored.rows, scored.rows)
+    pixels = next(iter(images.scored.batches([positions]))).images.numpy()
     learnt = spearman(scored.uncertainty, ambiguity)
     blank = {
         "untrained_kappa": spearman(before.uncertainty, ambiguity),
@@ -226,7 +245,7 @@ def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray 
     count = min(GALLERY, max(1, len(order) // 2))
 
     def captioned(position: int):
-        row = int(images.scored.rows[position])
+        row = int(scored.rows[position])
         caption = f"κ {scored.kappa[position]:.4g}"
         if ambiguity is not None:
             caption += f", a {ambiguity[position]:.2f}"
@@ -244,12 +263,12 @@ def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray 
     figures.gallery(*chosen, path)
 
 
-def _column(images: ReportImages, name: str) -> np.ndarray | None:
+def _column(images: ReportImages, scored: Features, name: str) -> np.ndarray | None:
     """A column of finite numbers (N,) of the scored images; None where there is none of that name."""
     values = images.scored_table.column(name)
     if values is None or not np.issubdtype(values.dtype, np.number):
         return None
-    values = values[images.scored.rows]
+    values = values[scored.rows]
     return values if np.isfinite(values).all() else None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -72,10 +73,14 @@ class Latents:
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Indices i, j (T,) of all pairs of a view i and its target j: 2 views give 2 terms, 2 + 6 give 14."""
-        views, targets = range(len(self.mean)), range(len(self.target))
-        both = [(i, j) for i in views for j in targets if (i == j) == self.own_target]
-        index = torch.tensor(both, device=self.mean.device).T
-        return index[0], index[1]
+        return _pairs(len(self.mean), len(self.target), self.own_target, self.mean.device)
+
+
+@lru_cache  # copying indices to a device makes the host wait for it
+def _pairs(views: int, targets: int, own_target: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    both = [(i, j) for i in range(views) for j in range(targets) if (i == j) == own_target]
+    index = torch.tensor(both, device=device).T
+    return index[0], index[1]
 
 
 @dataclass

@@ -4,7 +4,7 @@ Nakamura, Okada and Taniguchi, "Representation Uncertainty in Self-Supervised Le
 Inference", ICCV 2023, §5. Where SimSiam's posterior has one κ for all, here a head predicts it, and J_align is
 the log-density of the other view's latent (Eq. 33): agreement is worth κ, and claiming κ costs log C(κ).
 
-Three objectives, since the paper's own loses accuracy in long training (§6.6):
+Three variants of the objective, since the paper's own loses accuracy in long training (§6.6):
 
 - `paper`: Eq. 33 as it stands. The mean direction's gradient is κ z/(1+t), hundreds of times SimSiam's.
 - `beta`: each term weighted by sg(κ/(d-1))^-β / (d-1), as β-NLL does for Gaussians (Seitzer et al., ICLR
@@ -37,16 +37,16 @@ class VISimSiam(SimSiam):
 
     Args:
         model: backbone with a κ head, which also fixes the κ map (`softplus` or `exp`).
-        objective: "paper", "beta" or "detached".
-        beta: β of the `beta` objective, in [0, 1]; 0 is `paper` divided by d-1.
-        kappa_weight: λ of the `detached` objective; None: 30 for the softplus map, 1 for exp.
+        variant: "paper", "beta" or "detached".
+        beta: β of the `beta` variant, in [0, 1]; 0 is `paper` divided by d-1.
+        kappa_weight: λ of the `detached` variant; None: 30 for the softplus map, 1 for exp.
         kappa_warmup: fraction of the training over which κ is released from d-1, its start with the `exp`
             map. At the start cos ≈ 0, where the best κ is 0, a point that `exp` hardly leaves again; held
             back, κ waits until the mean direction has learnt something.
         hidden, output_norm, predictor, targets: as in SimSiam.
 
     Raises:
-        ValueError: for an unknown objective, or β or the warm-up outside [0, 1].
+        ValueError: for an unknown variant, or β or the warm-up outside [0, 1].
     """
 
     name = "vi_simsiam"
@@ -67,7 +67,7 @@ class VISimSiam(SimSiam):
         self,
         model: nn.Module,
         *,
-        objective: Variant = "detached",
+        variant: Variant = "detached",
         beta: float = 1.0,
         kappa_weight: float | None = None,
         kappa_warmup: float = 0.0,
@@ -76,7 +76,7 @@ class VISimSiam(SimSiam):
         predictor: Predictor = "mlp",
         targets: Targets = "each",
     ):
-        check_choice("objective", objective, Variant)
+        check_choice("variant", variant, Variant)
         check_share("beta", beta)
         check_share("kappa_warmup", kappa_warmup)
         super().__init__(
@@ -87,14 +87,14 @@ class VISimSiam(SimSiam):
             predictor=predictor,
             targets=targets,
         )
-        self.objective: Variant = objective
+        self.variant: Variant = variant
         self.beta = beta
         self.kappa_warmup = kappa_warmup
         self.register_buffer("release", torch.tensor(0.0 if kappa_warmup else 1.0), persistent=False)
 
     def kappa_input(self, embedding: Tensor) -> Tensor:
         """y (B, F): with its gradient, but for `detached`."""
-        return embedding.detach() if self.objective == "detached" else embedding
+        return embedding.detach() if self.variant == "detached" else embedding
 
     def infer(self, views: list[Tensor]) -> Latents:
         """As SimSiam's; κ is held at d-1 while `release` is 0 and is the head's own once it is 1."""
@@ -106,10 +106,10 @@ class VISimSiam(SimSiam):
 
     def alignment(self, latents: Latents) -> Tensor:
         """Mean over the pairs i ≠ j of log C(κ_i) + κ_i log1p(μ_i·z_j) (Eq. 33), or its variant."""
-        if self.objective == "detached":
+        if self.variant == "detached":
             return self.cosine(latents) - kappa_fit_loss(latents, self.dim, self.kappa_weight)
         terms, kappa = power_spherical_terms(latents, self.dim)
-        if self.objective == "beta":
+        if self.variant == "beta":
             terms = terms * (kappa.detach() / (self.dim - 1)) ** -self.beta / (self.dim - 1)
         return terms.mean()
 

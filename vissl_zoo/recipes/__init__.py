@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-import tyro
-
+from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes import barlow_twins, byol, dino, simclr, simsiam, vi_simsiam
 from vissl_zoo.recipes.base import Data, MethodOptions, NamedRecipe, Recipe, Views
@@ -50,21 +46,14 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
     description = (
         f"{named.about}\n\nRecipes: {', '.join(RECIPES)}. `{prog} RECIPE --help` shows one's values."
     )
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            recipe = tyro.cli(
-                type(named.recipe),
-                default=named.recipe,
-                args=arguments,
-                prog=f"{prog} [RECIPE]" if name == DEFAULT else f"{prog} {name}",
-                description=description,
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UserError(f"{_one_line(said.getvalue())} (see {prog} {name} --help)") from None
-    sys.stderr.write(said.getvalue())
+    recipe = parse_flags(
+        type(named.recipe),
+        named.recipe,
+        arguments,
+        f"{prog} {name}",
+        description,
+        usage=f"{prog} [RECIPE]" if name == DEFAULT else None,
+    )
     if recipe.backbone is not None and recipe.model != recipe.method.name:
         if recipe.backbone != named.recipe.backbone:
             raise UserError(
@@ -79,21 +68,6 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
 def _close(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _one_line(box: str) -> str:
-    """The message out of the box that tyro draws: what stands between its title and its next rule."""
-    lines = [line.strip(" │") for line in box.splitlines()][1:]
-    message: list[str] = []
-    for line in lines:
-        if line.strip("╭╮╰╯─- "):
-            message.append(line)
-        elif message:
-            break
-    text = " ".join(message) or "the command line could not be read"
-    if "Perhaps you meant:" in lines:
-        text += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1].split()[0]}"
-    return text.rstrip(".")
 
 
 __all__ = [

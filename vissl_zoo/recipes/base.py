@@ -30,9 +30,9 @@ class Data:
     label_column: str | None = None
     """The column that holds the class labels, which only the report uses; found if not given, and optional."""
     workers: int | None = None
-    """Workers that decode images; by default as many as the machine has cores, up to 16."""
+    """Workers that decode images; by default one for each CPU, 8 at most."""
     memory_gib: float = 4.0
-    """Decoded images are kept in memory if they fit in this many GiB, and decoded on the fly if not."""
+    """Decoded images are kept in memory, in each process, if they fit in this many GiB; else decoded on the fly."""
     max_bad_fraction: float = 0.01
     """Stop when more than this fraction of the images is corrupt; fewer are skipped and named."""
 
@@ -102,9 +102,9 @@ class Recipe:
     image_size: int = 224
     """Side of a standard view, in pixels."""
     batch_size: int = 512
-    """Images in one step, over all processes together: a recipe means the same on one device and on eight."""
+    """Images in one batch, over all processes together: a recipe means the same on one device and on eight."""
     gradient_accumulation: int = 1
-    """Steps whose gradients are added up before the optimizer moves."""
+    """Batches whose gradients are averaged in one optimizer step."""
     epochs: int = 200
     """Passes over the training images."""
     max_steps: int | None = None
@@ -118,7 +118,7 @@ class Recipe:
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises linearly at the start."""
     constant_predictor_lr: bool = False
-    """Keep the predictor's learning rate at its first value, as SimSiam's own recipe does."""
+    """Keep the predictor's learning rate at its peak, as SimSiam's own recipe does."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
@@ -127,8 +127,8 @@ class Recipe:
     """Largest norm of the gradient; none by default."""
     seed: int = 0
     """Weights, order of the images and views all follow from it."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Precision of the backbone; κ and the loss are computed in float32 or better whatever this says."""
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """Precision of the backbone, by default what accelerate was told; κ and the loss have float32 or better."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the weights; float64 is for checking one run against another."""
     sync_batch_norm: bool = True

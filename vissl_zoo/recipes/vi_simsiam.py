@@ -16,12 +16,12 @@ class VISimSiamOptions(MethodOptions):
     name = "vi_simsiam"
     model_options = ("latent_dim", "kappa_map")
 
-    objective: Literal["paper", "beta", "detached"] = "detached"
+    variant: Literal["paper", "beta", "detached"] = "detached"
     """The paper's Eq. 33; the same with each term weighted by κ^-β; or SimSiam's trunk with κ fitted to it."""
     beta: float = 1.0
-    """β of the `beta` objective."""
+    """β of the `beta` variant."""
     kappa_weight: float | None = None
-    """λ, the weight of the κ term in the `detached` objective; None: 30 for the softplus map, 1 for exp."""
+    """λ, the weight of the κ term in the `detached` variant; None: 30 for the softplus map, 1 for exp."""
     kappa_warmup: float = 0.0
     """Fraction of the training over which κ is released from d-1, for the `exp` map from scratch."""
     latent_dim: int = 2048
@@ -76,7 +76,7 @@ RECIPES = (
     NamedRecipe(
         "vi_simsiam_beta_resnet18_cifar10",
         Recipe(
-            method=VISimSiamOptions(objective="beta", kappa_map="exp", kappa_warmup=0.2),
+            method=VISimSiamOptions(variant="beta", kappa_map="exp", kappa_warmup=0.2),
             model="vi_simsiam_resnet18",
             data=CIFAR10,
             views=CIFAR10_VIEWS,
@@ -90,7 +90,7 @@ RECIPES = (
     NamedRecipe(
         "vi_simsiam_paper_resnet18_cifar10",
         Recipe(
-            method=VISimSiamOptions(objective="paper", output_norm=False),
+            method=VISimSiamOptions(variant="paper", output_norm=False),
             model="vi_simsiam_resnet18",
             data=CIFAR10,
             views=CIFAR10_VIEWS,
@@ -106,7 +106,7 @@ RECIPES = (
     NamedRecipe(
         "vi_simsiam_paper_resnet18_imagenet100",
         Recipe(
-            method=VISimSiamOptions(objective="paper", output_norm=False),
+            method=VISimSiamOptions(variant="paper", output_norm=False),
             model="vi_simsiam_resnet18",
             data=IMAGENET100,
             views=MULTI_CROP,

@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from vissl_zoo.errors import UserError
@@ -37,9 +38,8 @@ def build_model(recipe: Recipe) -> nn.Module:
 
 def _create(name: str, image_size: int, arguments: dict[str, Any]) -> nn.Module:
     """Create the model; one with position embeddings gets a grid for our size, and resamples it for others."""
-    with torch.device("meta"):
-        fixed = create_model(name, **arguments).pretrained_cfg.get("fixed_input_size", False)
-    if not fixed:
+    cfg = get_pretrained_cfg(arguments.get("backbone", name))
+    if cfg is None or not cfg.fixed_input_size:
         return create_model(name, **arguments)
     sized = {**arguments, "img_size": image_size}
     try:

@@ -41,7 +41,7 @@ DIAGNOSES = (
         "dead kappa",
         lambda line, first: line["kappa_mean"] < 0.01 * first["kappa_mean"],
         "Dead κ: it fell from {first_kappa:.3g} to {kappa_mean:.3g}, which says that views tell nothing of each other. "
-        "Try --method.kappa-warmup 0.2, the softplus map, or --method.objective detached.",
+        "Try --method.kappa-warmup 0.2, the softplus map, or --method.variant detached.",
         settling=0.1,
     ),
     Diagnosis(

@@ -33,11 +33,13 @@ FREE_TO_CHANGE = (
     "tracker",
     "report",
     "report_images",
+    "data.workers",
+    "data.eval_split",
 )
 
 
 class Run:
-    """The folder of one run and where the run stands.
+    """The folder of one run and where the run stands; `images` is the fingerprint of what it trains on.
 
     Attributes:
         folder: the output folder.
@@ -46,8 +48,9 @@ class Run:
         seconds_before: time that earlier, interrupted tries of this run took.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, command: str):
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, command: str, images: str):
         self.recipe, self.accelerator, self.command = recipe, accelerator, command
+        self._described = describe(recipe, accelerator.mixed_precision, images)
         self.folder = Path(recipe.output_dir)
         self.step, self.seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
@@ -88,8 +91,15 @@ class Run:
             self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
         self._logged_at = time.monotonic()
 
-    def save(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint of this step."""
+    def save(self, method: Method, optimizer: torch.optim.Optimizer, objective: Objective) -> None:
+        """Write a checkpoint of this step.
+
+        Raises:
+            UserError: the loss is no longer a number; the last good checkpoint stays.
+        """
+        loss = objective.loss.item()
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {self.step}: try a smaller --lr")
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler  # of the loss, in float16
             extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
@@ -158,7 +168,8 @@ class Run:
         if self.accelerator.is_main_process:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / "recipe.json").open("a").close()
+                (self.folder / ".unfinished").touch()
+                (self.folder / ".unfinished").unlink()
             except OSError as error:
                 raise UserError(f"--output-dir {self.folder} cannot be written: {error.strerror}") from error
         if not self.recipe.resume:
@@ -170,7 +181,7 @@ class Run:
             before = json.loads((self.folder / "recipe.json").read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"--resume: {self.folder / 'recipe.json'} cannot be read") from error
-        changed = _differences(before, describe(self.recipe))
+        changed = _differences(before, self._described)
         if changed:
             raise UserError(f"--resume: {self.folder} was started with other values of {', '.join(changed)}")
         return checkpoint
@@ -182,16 +193,31 @@ class Run:
         for name in ("checkpoints", "export", "report"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-        (self.folder / "recipe.json").write_text(json.dumps(describe(self.recipe), indent=1) + "\n")
+        (self.folder / "recipe.json").write_text(json.dumps(self._described, indent=1) + "\n")
 
 
-def describe(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, the method's name among them: what recipe.json holds."""
+def describe(recipe: Recipe, precision: str, images: str) -> dict[str, Any]:
+    """What recipe.json holds: the recipe as plain values, its method's name, and what it leaves to others.
+
+    Args:
+        recipe: the recipe.
+        precision: the mixed precision that accelerate settled on.
+        images: the fingerprint of the training images.
+    """
     described = dataclasses.asdict(recipe)
-    return {**described, "method": {"name": recipe.method.name, **described["method"]}}
+    method = {"name": recipe.method.name, **described["method"]}
+    return {**described, "method": method, "mixed_precision": precision, "images": images}
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
-    keys = [k for k in now if k not in FREE_TO_CHANGE]
-    return ["--" + k.replace("_", "-") for k in keys if before.get(k) != now[k]]
+    """What a continuation would do otherwise, as flags."""
+    before, now = (_flat(json.loads(json.dumps(described))) for described in (before, now))
+    changed = [k for k in now if k not in FREE_TO_CHANGE and before.get(k) != now[k]]
+    return ["the images" if k == "images" else "--" + k.replace("_", "-") for k in changed]
+
+
+def _flat(described: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in described.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
