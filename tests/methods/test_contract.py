@@ -64,7 +64,7 @@ def test_table_has_a_column_for_each_method():
     header, rule, *rows = table().splitlines()
     assert header.count("|") == rule.count("|") == len(METHODS) + 2
     assert all(METHODS[name].row.method in header for name in METHODS)
-    assert len(rows) == 9
+    assert len(rows) == 10
 
 
 def test_low_resolution_views_share_a_pass_and_are_no_targets(build, views, method_name):

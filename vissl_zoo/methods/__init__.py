@@ -1,21 +1,35 @@
-"""One method a file; each reads like its column of the paper's Table 1."""
+"""One method a file; each reads like its column of the paper's Table 1.
+
+Every module here but `base` is one method, found by itself: a new method is one more file.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from torch import nn
 
-from vissl_zoo.methods.barlow_twins import BarlowTwins
 from vissl_zoo.methods.base import Method, Objective, Row
-from vissl_zoo.methods.byol import BYOL
-from vissl_zoo.methods.dino import DINO
-from vissl_zoo.methods.simclr import SimCLR
-from vissl_zoo.methods.simsiam import SimSiam
-from vissl_zoo.methods.vi_simsiam import VISimSiam
 
-# The order is that of the README's table. A new method is its file and its name here.
-METHODS: dict[str, type[Method]] = {
-    cls.name: cls for cls in (SimSiam, SimCLR, BarlowTwins, DINO, BYOL, VISimSiam)
-}
+
+def _discover() -> dict[str, type[Method]]:
+    """The methods by name, in the order of the paper's sections and then of their names."""
+    modules = [
+        importlib.import_module(f"{__name__}.{m.name}")
+        for m in pkgutil.iter_modules(__path__)
+        if m.name != "base"
+    ]
+    found = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    return {cls.name: cls for cls in sorted(found, key=lambda cls: (cls.row.section, cls.name))}
+
+
+METHODS = _discover()
 
 
 def create_method(name: str, model: nn.Module, **options) -> Method:
@@ -40,17 +54,4 @@ def table() -> str:
     return "\n".join(lines)
 
 
-__all__ = [
-    "BYOL",
-    "DINO",
-    "METHODS",
-    "BarlowTwins",
-    "Method",
-    "Objective",
-    "Row",
-    "SimCLR",
-    "SimSiam",
-    "VISimSiam",
-    "create_method",
-    "table",
-]
+__all__ = ["METHODS", "Method", "Objective", "Row", "create_method", "table"]

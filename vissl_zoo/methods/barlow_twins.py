@@ -40,6 +40,7 @@ class BarlowTwins(SphericalMethod):
     name = "barlow_twins"
     row = Row(
         method="Barlow Twins",
+        section="§4.4",
         paper="ICML 2021",
         latent_space="R^d (our reading)",
         prior="–",

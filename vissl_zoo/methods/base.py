@@ -26,6 +26,7 @@ class Row:
     """One column of the paper's Table 1, in words; the README's table is generated from these."""
 
     method: str
+    section: str
     paper: str
     latent_space: str
     prior: str
@@ -40,6 +41,7 @@ class Row:
         """The row names of Table 1 with this method's entries."""
         names = {
             "method": "",
+            "section": "section of the paper",
             "latent_space": "latent space",
             "prior": "prior p(z)",
             "inference": "inference q(z\\|x)",
@@ -48,7 +50,7 @@ class Row:
             "uniformity": "J_uniform",
             "kl": "J_KL",
             "uncertainty_aware": "uncertainty-aware",
-            "paper": "paper",
+            "paper": "first published",
         }
         return {title: getattr(self, name) for name, title in names.items()}
 

@@ -34,7 +34,11 @@ class BYOL(SimSiam):
 
     name = "byol"
     row = replace(
-        SimSiam.row, method="BYOL", paper="NeurIPS 2020", uniformity="predictor, stop-gradient, EMA target"
+        SimSiam.row,
+        method="BYOL",
+        section="§4.4",
+        paper="NeurIPS 2020",
+        uniformity="predictor, stop-gradient, EMA target",
     )
 
     def __init__(

@@ -58,6 +58,7 @@ class DINO(Method):
     name = "dino"
     row = Row(
         method="DINO",
+        section="§4.3",
         paper="ICCV 2021",
         latent_space="simplex",
         prior="uniform",

@@ -31,6 +31,7 @@ class SimCLR(SphericalMethod):
     name = "simclr"
     row = Row(
         method="SimCLR",
+        section="§4.2",
         paper="ICML 2020",
         latent_space="S^(d-1)",
         prior="uniform",

@@ -39,6 +39,7 @@ class SimSiam(SphericalMethod):
     name = "simsiam"
     row = Row(
         method="SimSiam",
+        section="§4.1",
         paper="CVPR 2021",
         latent_space="S^(d-1)",
         prior="uniform",

@@ -52,6 +52,7 @@ class VISimSiam(SimSiam):
     name = "vi_simsiam"
     row = Row(
         method="VI-SimSiam",
+        section="§5",
         paper="ICCV 2023",
         latent_space="S^(d-1)",
         prior="uniform",

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
 
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes import barlow_twins, byol, dino, simclr, simsiam, vi_simsiam
 from vissl_zoo.recipes.base import Data, MethodOptions, NamedRecipe, Recipe, Views
 
-RECIPES: dict[str, NamedRecipe] = {
-    named.name: named
-    for module in (vi_simsiam, simsiam, simclr, barlow_twins, dino, byol)
-    for named in module.RECIPES
-}
+
+def _discover() -> dict[str, NamedRecipe]:
+    """Every module here that has RECIPES, those of VI-SimSiam and so the demo first."""
+    names = sorted((m.name for m in pkgutil.iter_modules(__path__)), key=lambda n: (n != "vi_simsiam", n))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return {named.name: named for module in modules for named in getattr(module, "RECIPES", ())}
+
+
+RECIPES = _discover()
 DEFAULT = "demo"
-
-
-def overview() -> str:
-    """All recipes, one a paragraph: what it is, its command, its cost and what to expect."""
-    parts = [
-        f"{r.name}\n  {r.about}\n  command:  {r.command}\n  cost:     {r.cost}\n  expected: {r.expected}"
-        for r in RECIPES.values()
-    ]
-    return "\n\n".join(parts)
 
 
 def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
@@ -44,7 +40,7 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
     if named.recipe.output_dir is None:
         named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
     description = (
-        f"{named.about}\n\nRecipes: {', '.join(RECIPES)}. `{prog} RECIPE --help` shows one's values."
+        f"{named.statement}\n\nRecipes: {', '.join(RECIPES)}. `{prog} RECIPE --help` shows one's values."
     )
     recipe = parse_flags(
         type(named.recipe),
@@ -78,6 +74,5 @@ __all__ = [
     "NamedRecipe",
     "Recipe",
     "Views",
-    "overview",
     "parse",
 ]

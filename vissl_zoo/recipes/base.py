@@ -248,3 +248,8 @@ class NamedRecipe:
         if self.name == "demo":
             return "accelerate launch train.py"
         return f"accelerate launch train.py {self.name} --data.path {self.recipe.data.path}"
+
+    @property
+    def statement(self) -> str:
+        """What it is, its command, its cost and what to expect: the head of its `--help`."""
+        return f"{self.about}\n\ncommand:  {self.command}\ncost:     {self.cost}\nexpected: {self.expected}"

@@ -26,7 +26,7 @@ from vissl_zoo.views.pipeline import ViewPipeline
 
 SIDE = 1.5  # of a standard view; this and the other lengths are in inches
 WIDEST = 1.5 * SIDE  # an original is fitted into this width and the height of a view
-LEAST = 1.05  # width of the first column, for its heading
+LEAST, LETTER = 1.05, 0.068  # width of the first column and of a heading's letter, so that none is cut off
 GAP, BLOCK_GAP, MARGIN = 0.07, 0.22, 0.06  # between views, between the three blocks, around the page
 HEADING, CAPTION, ROW_GAP = 0.28, 0.17, 0.12
 PIXELS = 300  # a view is drawn on at least so many, a whole multiple of its own
@@ -69,13 +69,14 @@ def draw_views(
         headings.append((left, _heading(pipeline.low, "low-resolution", pipeline.low_size)))
 
     pitch = SIDE + CAPTION + ROW_GAP
-    width = max(left + side for left, _, side in places) + MARGIN
+    last, heading = headings[-1]
+    width = max(last + LETTER * len(heading), *(left + side for left, _, side in places)) + MARGIN
     page = Page(width, HEADING + len(originals) * pitch - ROW_GAP + MARGIN, pipeline.size)
     for left, heading in headings:
         page.text(left, HEADING / 2, heading, size=8, color=INK)
     for row, original in enumerate(originals):
         top = HEADING + row * pitch
-        _draw_original(page, top, wide, original, boxes[:, row], pipeline.standard)
+        _draw_original(page, top, original, boxes[:, row], pipeline.standard)
         page.text(MARGIN, top + SIDE + CAPTION / 2, _caption(names[row], original, wide + BLOCK_GAP / 2))
         for view, (left, down, side) in enumerate(places):
             page.view(left, top + down, side, views[view][row], *_style(view, pipeline.standard))
@@ -138,13 +139,11 @@ class Page:
         _tag(axes, 0, 0, color, number)
 
 
-def _draw_original(
-    page: Page, top: float, wide: float, original: Image, boxes: Tensor, standard: int
-) -> None:
-    """An original, centred in its place of `wide` × SIDE inches, with its crops boxes (V, 4)."""
+def _draw_original(page: Page, top: float, original: Image, boxes: Tensor, standard: int) -> None:
+    """An original in a row of height SIDE, with the outlines of its crops, boxes (V, 4)."""
     height = min(SIDE, WIDEST * original.height / original.width)
     width = height * original.width / original.height
-    axes = page.picture(MARGIN + (wide - width) / 2, top + (SIDE - height) / 2, width, height, original)
+    axes = page.picture(MARGIN, top + (SIDE - height) / 2, width, height, original)
     for view in reversed(range(len(boxes))):  # the first ones on top
         y, x, box_height, box_width = boxes[view].tolist()
         color, number = _style(view, standard)
