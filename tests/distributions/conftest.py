@@ -15,6 +15,12 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _validate():
+    # Importing torch's compiler turns validation off by default, for the rest of the process.
+    torch.distributions.Distribution.set_default_validate_args(True)
+
+
 @pytest.fixture
 def float32_form(monkeypatch):
     """Pretend that the CPU has no float64, as MPS has not."""
