@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
-from vissl_zoo.data import ImageStore, ImageTable, open_images, open_store
+from vissl_zoo.data import Batch, ImageStore, ImageStream, ImageTable, open_images, open_store, open_stream
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.report import write_report
 from vissl_zoo.hub import export_model, render_card
@@ -66,14 +68,14 @@ def train(recipe: Recipe, command: str) -> None:
     method = build_method(recipe, model, accelerator)
     optimizer = build_optimizer(recipe, method)
     table = open_table(recipe, accelerator)
-    run = Run(recipe, accelerator, command, table.fingerprint)
+    run = Run(recipe, accelerator, command, table.fingerprint if table else "a stream")
     start_tracker(recipe, accelerator)
-    store = load_images(recipe, table, accelerator)
-    plan = Plan.of(recipe, len(store), accelerator.num_processes)
+    images = load_images(recipe, table, accelerator)
+    plan = Plan.of(recipe, len(images) if table else None, accelerator.num_processes)
     run.start(method, optimizer)
 
-    fit(recipe, plan, run, store, views, method, optimizer, accelerator)
-    del store  # the report opens images of its own
+    fit(recipe, plan, run, images, views, method, optimizer, accelerator)
+    del images  # the report opens its own
     if run.step < plan.steps:
         accelerator.print(f"stopped at step {run.step} of {plan.steps}; --resume goes on from here")
     elif (
@@ -87,7 +89,7 @@ def fit(
     recipe: Recipe,
     plan: Plan,
     run: Run,
-    store: ImageStore,
+    images: ImageStore | ImageStream,
     views: ViewPipeline,
     method: Method,
     optimizer: torch.optim.Optimizer,
@@ -96,18 +98,18 @@ def fit(
     """Train from `run.step` to the end of the plan, or of --max-minutes."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     wrapped, prepared = accelerator.prepare(method, optimizer)
-    shares = index_batches(plan, seed=recipe.seed, start=run.step, rank=rank, processes=processes)
-    # Counted over the whole run: the views of a batch are drawn from its number.
+    batches = read_batches(recipe, plan, run.step, images, rank, processes)
+    # Batches are counted over the whole run: the views of one are drawn from its number.
     with tqdm(
         total=plan.steps, initial=run.step, desc=method.row.method, unit="step", disable=rank > 0
     ) as bar:
-        for number, batch in enumerate(store.batches(shares), start=run.step * plan.accumulation):
+        for number, batch in enumerate(batches, start=run.step * plan.accumulation):
             if number % plan.accumulation == 0:
                 method.on_step_start(run.step / plan.steps)
                 lr = set_learning_rate(recipe, plan, run.step, optimizer)
                 torch.manual_seed(recipe.seed + 1_000_003 * (1 + run.step * processes + rank))  # for dropout
-            images = batch.images.to(accelerator.device, non_blocking=True)
-            x = views(images, batch.sizes, number, start=rank * len(images), global_batch=plan.batch_size)
+            pixels = batch.images.to(accelerator.device, non_blocking=True)
+            x = views(pixels, batch.sizes, number, start=rank * len(pixels), global_batch=plan.batch_size)
             with accelerator.accumulate(wrapped):
                 objective = wrapped(x)
                 accelerator.backward(objective.loss)
@@ -132,7 +134,19 @@ def fit(
                 break
 
 
-def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable) -> None:
+def read_batches(
+    recipe: Recipe, plan: Plan, step: int, images: ImageStore | ImageStream, rank: int, processes: int
+) -> Iterator[Batch]:
+    """This process's share of every batch from optimizer step `step` to the end of the plan."""
+    if isinstance(images, ImageStore):
+        shares = index_batches(plan, seed=recipe.seed, start=step, rank=rank, processes=processes)
+        return images.batches(shares)
+    start, stop = step * plan.accumulation, plan.steps * plan.accumulation
+    endless = images.batches(plan.batch_size, rank=rank, processes=processes, start=start)
+    return itertools.islice(endless, stop - start)
+
+
+def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable | None) -> None:
     """Export the trained model, measure it (unless --no-report), and print the summary."""
     model = method.exported_model().float().eval()
     heads = {
@@ -146,7 +160,9 @@ def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table
         return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
 
     folder = export(None)  # before the report: whatever that may meet, the model is safe
-    if recipe.report:
+    if recipe.report and table is None:
+        print("\nno report: the data are a stream")
+    elif recipe.report:
         report = write_report(
             run.folder / "report",
             model,
@@ -202,9 +218,15 @@ def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
         raise UserError(f"--tracker {recipe.tracker}: {reason}") from error
 
 
-def open_table(recipe: Recipe, accelerator: Accelerator) -> ImageTable:
-    """Open the training images, none decoded yet; a batch too large or a missing report split is refused here."""
+def open_table(recipe: Recipe, accelerator: Accelerator) -> ImageTable | None:
+    """Open the training images, none decoded yet; a batch too large or a missing report split is refused here.
+
+    None for a stream: it has no rows to name, and to report on it would be to download it.
+    """
     data = recipe.data
+    if data.streaming:
+        Plan.of(recipe, None, accelerator.num_processes)
+        return None
     columns = {"image_column": data.image_column, "label_column": data.label_column}
     with accelerator.main_process_first():  # it fills the cache that the others read
         table = open_images(data.path, split=data.split, **columns)
@@ -214,9 +236,22 @@ def open_table(recipe: Recipe, accelerator: Accelerator) -> ImageTable:
     return table
 
 
-def load_images(recipe: Recipe, table: ImageTable, accelerator: Accelerator) -> ImageStore:
-    """The training images as canvases, decoded once into memory if they fit."""
+def load_images(
+    recipe: Recipe, table: ImageTable | None, accelerator: Accelerator
+) -> ImageStore | ImageStream:
+    """The training images as canvases, decoded once into memory if they fit, or read as a stream."""
     data = recipe.data
+    if table is None:
+        return open_stream(
+            data.path,
+            recipe.image_size,
+            split=data.split,
+            image_column=data.image_column,
+            buffer=data.buffer,
+            seed=recipe.seed,
+            workers=data.workers,
+            max_bad_fraction=data.max_bad_fraction,
+        )
     return open_store(
         table,
         recipe.image_size,

@@ -8,8 +8,8 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file
 from PIL import Image
+from safetensors.torch import load_file
 
 DINO = ("dino_resnet18_cifar10", "--model", "dino", "--backbone", "test_resnet")
 LIMITS = ("--batch-size", "16", "--max-steps", "1", "--no-report")

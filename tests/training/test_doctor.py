@@ -46,7 +46,9 @@ ON_PURPOSE = {
         "demo", "--method.variant", "beta", "--method.kappa-map", "exp", "--lr", "0.3", "--max-steps", "80",
         *NO_AUGMENTATION,
     ],
-    "indifferent kappa": ["demo", "--method.kappa-weight", "0", "--weight-decay", "5", "--lr", "0.01", "--max-steps", "60"],
+    "indifferent kappa": [
+        "demo", "--method.kappa-weight", "0", "--weight-decay", "5", "--lr", "0.01", "--max-steps", "60"
+    ],
     "uniform teacher": [*DINO, "--method.teacher-temperature", "10", "--max-steps", "30"],
     "one prototype": [
         *DINO, "--method.center-momentum", "1", "--method.teacher-temperature", "0.02", "--lr", "0.3",

@@ -1,8 +1,9 @@
 """The embedded data set: ten shapes on textured grey, each image with a known ambiguity a(x) in [0, 1].
 
-It gives κ a ground truth that no photograph has. Ambiguity is *clutter*: with a(x) the labelled shape
-shrinks and up to two others appear beside it, so two random crops see different things and disagree. Low contrast, blur or small size on a plain background do the opposite and were dropped: two
-crops of a nearly blank image agree perfectly, and κ says, rightly, that it is sure.
+It gives κ a ground truth that no photograph has. Ambiguity is *clutter*: with a(x) the labelled shape shrinks and
+up to two others appear beside it, so two random crops see different things and disagree. Low contrast, blur or small
+size on a plain background do the opposite and were dropped: two crops of a nearly blank image agree perfectly, and κ
+says, rightly, that it is sure.
 
 Two more choices keep a network, and the scores that need none, from cheating:
 

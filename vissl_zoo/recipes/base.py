@@ -29,6 +29,10 @@ class Data:
     """The column that holds the images; found by its type if not given."""
     label_column: str | None = None
     """The column that holds the class labels, which only the report uses; found if not given, and optional."""
+    streaming: bool = False
+    """Read the images as a stream, for data too large to download or to index; needs --max-steps."""
+    buffer: int = 10_000
+    """Images that a stream is shuffled among."""
     workers: int | None = None
     """Workers that decode images; by default one for each CPU, 8 at most."""
     memory_gib: float = 4.0
@@ -174,6 +178,7 @@ class Recipe:
             "save-every": self.save_every,
             "report-images": self.report_images,
             "data.memory-gib": self.data.memory_gib,
+            "data.buffer": self.data.buffer,
         }
         if self.max_steps is None:
             positive["epochs"] = self.epochs
@@ -206,6 +211,8 @@ class Recipe:
             )
         if self.views.low < 0:
             raise UserError(f"--views.low must not be negative, and not {self.views.low}")
+        if self.data.streaming and self.max_steps is None:
+            raise UserError("--data.streaming needs --max-steps: a stream does not say how long it is")
         if self.batch_size < 2:
             raise UserError("--batch-size must be at least 2: batch norm needs more than one image")
         if self.views.low > 0 and self.views.low_size is None:

@@ -70,8 +70,9 @@ DIAGNOSES = (
     Diagnosis(
         "one prototype",
         lambda line, first: line.get("prototype_entropy", 0.5) < 0.05,
-        "One prototype: the teacher gives nearly all images the same one (entropy of their mean {prototype_entropy:.3f} "
-        "of log K). Try a lower --method.center-momentum or a higher --method.teacher-temperature.",
+        "One prototype: the teacher gives nearly all images the same one (entropy of their mean "
+        "{prototype_entropy:.3f} of log K). Try a lower --method.center-momentum or a higher "
+        "--method.teacher-temperature.",
     ),
 )
 

@@ -125,7 +125,7 @@ class Run:
         images = (self.step - self._logged_step) * plan.batch_size * plan.accumulation
         line = {
             "step": self.step,
-            "epoch": self.step / plan.steps_per_epoch,
+            "epoch": plan.epoch(self.step),
             **means,
             "lr": lr,
             "images_per_second": images / max(now - self._logged_at, 1e-9),

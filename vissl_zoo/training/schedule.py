@@ -17,34 +17,43 @@ class Plan:
     """How long a run is.
 
     A *step* moves the optimizer once; it consists of `gradient_accumulation` batches of `batch_size` images
-    over all processes.
+    over all processes. `images` is None for a stream, whose length nobody knows beforehand.
     """
 
-    images: int
+    images: int | None
     batch_size: int
     accumulation: int
     steps: int
 
     @property
-    def steps_per_epoch(self) -> int:
+    def steps_per_epoch(self) -> int | None:
         """Steps in one pass over the images; what does not fill a batch waits for the next pass's shuffle."""
-        return self.images // self.batch_size // self.accumulation
+        return None if self.images is None else self.images // self.batch_size // self.accumulation
+
+    def epoch(self, step: int) -> float | None:
+        """Passes over the images done after so many steps, or None where a pass has no known end."""
+        return None if self.steps_per_epoch is None else step / self.steps_per_epoch
 
     @classmethod
-    def of(cls, recipe: Recipe, images: int, processes: int) -> Plan:
-        """The plan of a recipe on so many images and processes.
+    def of(cls, recipe: Recipe, images: int | None, processes: int) -> Plan:
+        """The plan of a recipe on so many images (None: a stream of unknown length) and processes.
 
         Raises:
-            UserError: the batch is larger than the data set, or does not divide among the processes.
+            UserError: the batch is larger than the data set or does not divide among the processes, or the recipe
+                counts in epochs where a pass has no known end.
         """
-        if recipe.batch_size > images:
+        if images is None and recipe.warmup_epochs > 0:
+            raise UserError(
+                "--warmup-epochs must be 0 with --data.streaming: nobody knows how long an epoch is"
+            )
+        if images is not None and recipe.batch_size > images:
             raise UserError(
                 f"--batch-size {recipe.batch_size} is larger than the data set ({images} images in "
                 f"{recipe.data.path})"
             )
         if recipe.batch_size % processes:
             raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes} processes")
-        if recipe.batch_size * recipe.gradient_accumulation > images:
+        if images is not None and recipe.batch_size * recipe.gradient_accumulation > images:
             raise UserError(
                 f"--gradient-accumulation {recipe.gradient_accumulation} makes a step of more images than the "
                 f"data set has ({images} in {recipe.data.path})"
@@ -89,7 +98,7 @@ def learning_rate(recipe: Recipe, plan: Plan, step: int, *, constant: bool = Fal
     process, and one that is restored can be out of step with the weights.
     """
     peak = peak_learning_rate(recipe, plan)
-    warmup = recipe.warmup_epochs * plan.steps_per_epoch
+    warmup = recipe.warmup_epochs * (plan.steps_per_epoch or 0)
     if step < warmup:
         return peak * (step + 1) / math.ceil(warmup)
     if constant or recipe.schedule == "constant":
