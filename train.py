@@ -149,6 +149,7 @@ def read_batches(
 def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable | None) -> None:
     """Export the trained model, measure it (unless --no-report), and print the summary."""
     model = method.exported_model().float().eval()
+    model.pretrained_cfg.update(input_size=(3, recipe.image_size, recipe.image_size))  # what it was trained at
     heads = {
         f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
     }

@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "methods": {"distributions", "networks", "models"},
     "data": set(),
     "cli": set(),
+    "commands": {"cli", "data", "evaluation"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
-    "evaluation": {"models", "data", "views"},
+    "evaluation": {"models", "data", "views", "hub"},
     "hub": {"models", "networks"},
     "training": {"recipes", "methods", "models", "networks", "data", "views"},
 }

@@ -22,14 +22,14 @@ class Features(NamedTuple):
     Attributes:
         rows: (N,) int64, the data-set row of each.
         embedding: (N, F) float32, as `model(x)` gives it, not normalised.
-        kappa: (N,) float32.
-        uncertainty: (N,) float32 in [0, 1], higher is less certain.
+        kappa: (N,) float32, or None for a model without a κ head.
+        uncertainty: (N,) float32 in [0, 1], higher is less certain; None where kappa is.
     """
 
     rows: np.ndarray
     embedding: np.ndarray
-    kappa: np.ndarray
-    uncertainty: np.ndarray
+    kappa: np.ndarray | None
+    uncertainty: np.ndarray | None
 
 
 def central_crop(images: Tensor, sizes: Tensor, size: int) -> Tensor:
@@ -70,7 +70,8 @@ def extract(
     """Embedding, κ and uncertainty of every image of the store.
 
     Args:
-        model: any model with `represent`; it is evaluated where it lies and left in its mode.
+        model: a model of the zoo, or any timm model with num_classes=0, which then has no κ to tell; it is
+            evaluated where it lies and left in its mode.
         store: the images.
         image_size: side of the central crop in pixels.
         batch_size: images per forward pass.
@@ -88,11 +89,13 @@ def extract(
             x = central_crop(batch.images.to(parameter.device), batch.sizes, image_size)
             # Decoded on the fly, a corrupt image has another in its place: that is not what was asked for.
             genuine = torch.from_numpy(asked) == batch.indices
-            represented = model.represent(x.to(parameter.dtype))
+            x = x.to(parameter.dtype)
+            represented = (
+                model.represent(x) if getattr(model, "kappa_head", None) is not None else (model(x),)
+            )
             parts.append(tuple(part.float().cpu()[genuine] for part in represented))
             found.append(store.rows[asked[genuine.numpy()]])
             bar.update(len(batch.images))
     model.train(training)
-    return Features(
-        np.concatenate(found), *(torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    )
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    return Features(np.concatenate(found), *(columns if len(columns) == 3 else (*columns, None, None)))

@@ -14,13 +14,15 @@ from PIL import Image
 SURE, UNSURE, NEUTRAL = "#1b7f79", "#c8553d", "#5b6770"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, with no window behind it."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _tidy(axes) -> None:
+def tidy(axes) -> None:
+    """No box around the axes, small tick labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
 
@@ -31,7 +33,7 @@ def gallery(
     """The most and the least certain images, each (image, caption), as two blocks of a contact sheet (Fig. 1)."""
     columns = 8
     rows = [-(-len(block) // columns) for block in (certain, uncertain)]
-    figure = _figure(9.2, 1.28 * sum(rows) + 0.9)
+    figure = new_figure(9.2, 1.28 * sum(rows) + 0.9)
     blocks = figure.subfigures(2, 1, height_ratios=[max(1, r) for r in rows])
     titles = ("most certain: highest κ", "least certain: lowest κ")
     for block, images, title, colour, height in zip(
@@ -56,7 +58,7 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
         k for k in ("embedding_std", "cosine", "teacher_entropy", "prototype_entropy") if k in history[0]
     ]
     steps = [line["step"] for line in history]
-    figure = _figure(9.2, 4.8)
+    figure = new_figure(9.2, 4.8)
     (loss, kappa), (collapse, rank) = figure.subplots(2, 2)
     for name in terms:
         loss.plot(steps, [line[name] for line in history], label=name, lw=1.2)
@@ -76,13 +78,13 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     rank.set_ylim(bottom=0)
     for axes in (loss, kappa, collapse, rank):
         axes.set_xlabel("step", fontsize=8)
-        _tidy(axes)
+        tidy(axes)
     figure.savefig(path)
 
 
 def kappa_histogram(kappa: np.ndarray, correct: np.ndarray | None, path: Path) -> None:
     """Histogram of κ (N,), apart for images that kNN classifies correctly (N,) bool and wrongly (Fig. 9)."""
-    figure = _figure(4.5, 2.9)
+    figure = new_figure(4.5, 2.9)
     axes = figure.subplots()
     finite = np.isfinite(kappa)
     kappa = kappa[finite].astype(np.float64)
@@ -97,13 +99,13 @@ def kappa_histogram(kappa: np.ndarray, correct: np.ndarray | None, path: Path) -
         axes.legend(fontsize=8, frameon=False)
     axes.set_xlabel("κ", fontsize=9)
     axes.set_ylabel("images", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     figure.savefig(path)
 
 
 def uncertainty_by_ambiguity(uncertainty: np.ndarray, ambiguity: np.ndarray, path: Path) -> None:
     """Uncertainty (N,) against the known ambiguity (N,), with median and quartiles in ten bins."""
-    figure = _figure(4.5, 2.9)
+    figure = new_figure(4.5, 2.9)
     axes = figure.subplots()
     axes.scatter(ambiguity, uncertainty, s=4, color=NEUTRAL, alpha=0.25, lw=0)
     edges = np.quantile(ambiguity, np.linspace(0, 1, 11))
@@ -116,5 +118,5 @@ def uncertainty_by_ambiguity(uncertainty: np.ndarray, ambiguity: np.ndarray, pat
     )
     axes.set_xlabel("known ambiguity a(x)", fontsize=9)
     axes.set_ylabel("uncertainty", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     figure.savefig(path)

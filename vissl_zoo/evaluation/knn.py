@@ -19,12 +19,22 @@ VALIDATION_SHARE = 0.2  # of the training set, as in the paper
 
 
 class KNNResult(NamedTuple):
-    """`top1` is a fraction; `predictions` and `correct` are (N,) for the N test images."""
+    """kNN on N test images.
+
+    Attributes:
+        top1: fraction of the test images that are classified correctly.
+        k: neighbours that vote, chosen on the held-out training images.
+        predictions, correct: (N,).
+        similarity: (N,), mean cosine of each test image to its k neighbours.
+        validation_top1: (K,), accuracy on the held-out images for every k from 1 to K.
+    """
 
     top1: float
     k: int
     predictions: np.ndarray
     correct: np.ndarray
+    similarity: np.ndarray
+    validation_top1: np.ndarray
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int, *, chunk: int = 1024) -> tuple[Tensor, Tensor]:
@@ -85,8 +95,10 @@ def knn(
     k = min(MOST_NEIGHBOURS, len(rest))
     similarity, index = nearest(features[validation], features[rest], k)
     guesses = predict_for_every_k(similarity, labels[rest][index], classes)
-    best = int((guesses == labels[validation, None]).double().mean(0).argmax()) + 1
+    accuracy = (guesses == labels[validation, None]).double().mean(0)
+    best = int(accuracy.argmax()) + 1
     similarity, index = nearest(torch.from_numpy(queries), features, best)
     predictions = names[predict_for_every_k(similarity, labels[index], classes)[:, -1].numpy()]
     correct = predictions == query_labels
-    return KNNResult(float(correct.mean()), best, predictions, correct)
+    close = similarity.mean(dim=1).numpy()
+    return KNNResult(float(correct.mean()), best, predictions, correct, close, accuracy.numpy())

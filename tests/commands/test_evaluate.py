@@ -1,0 +1,102 @@
+"""`vissl-zoo evaluate` from the command line: files, names, and bad input in one line."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+from vissl_zoo.commands import COMMANDS, main
+
+QUICK = ("--protocols", "knn")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISSL_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(demo_run, shapes_folder, tmp_path_factory):
+    run, _ = demo_run
+    folder = tmp_path_factory.mktemp("evaluated")
+    code = main(
+        ["evaluate", str(run), "--data.path", str(shapes_folder), "--output-dir", str(folder), *QUICK]
+    )
+    assert code == 0
+    return folder
+
+
+def test_files(evaluated):
+    assert {"metrics.json", "predictions.parquet", "index.html", "knn.png"} <= {
+        p.name for p in evaluated.iterdir()
+    }
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    assert 0 <= metrics["knn"]["top1"] <= 1
+    page = (evaluated / "index.html").read_text()
+    assert "knn.top1" in page
+    assert "http" not in page  # it opens without a network
+
+
+def test_accuracy_is_that_of_the_predictions(evaluated):
+    table = datasets.Dataset.from_parquet(str(evaluated / "predictions.parquet"))
+    assert table.column_names[:7] == [
+        "row",
+        "path",
+        "label",
+        "knn_pred",
+        "linear_pred",
+        "kappa",
+        "uncertainty",
+    ]
+    labels, predicted = np.array(table["label"]), np.array(table["knn_pred"])
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    assert metrics["knn"]["top1"] == pytest.approx((labels == predicted).mean(), abs=1e-12)
+    assert list(table["row"]) == list(range(40))
+
+
+def test_without_labels_the_rest_is_said_to_be_left_out(demo_run, tmp_path, capsys):
+    from PIL import Image
+
+    for i in range(5):
+        Image.fromarray(np.full((32, 32, 3), 40 * i, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    out = tmp_path / "out"
+    assert (
+        main(["evaluate", str(demo_run[0]), "--data.path", str(tmp_path), "--output-dir", str(out), *QUICK])
+        == 0
+    )
+    assert "left out: knn" in capsys.readouterr().out
+    assert "no labels" in json.loads((out / "metrics.json").read_text())["left_out"]["knn"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["evaluate"], "model"),
+        (["evalute"], "did you mean evaluate"),
+        (["evaluate", "no_such_model"], "no_such_model"),
+        (["evaluate", "test_resnet", "--random-init", "--protocols", "nkk"], "nkk"),
+        (["evaluate", "test_resnet", "--random-init", "--data.path", "/no/such"], "/no/such"),
+        (["evaluate", "test_resnet", "--random-init", "--data.split", "tset"], "tset"),
+        (["evaluate", "test_resnet", "--random-int"], "--random-int"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, named, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert named in error
+    assert error.count("\n") == 0
+
+
+def test_help_names_every_command_and_protocol(capsys):
+    from vissl_zoo.evaluation.protocols import PROTOCOLS
+
+    assert main(["--help"]) == 0
+    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--help"])
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in PROTOCOLS)

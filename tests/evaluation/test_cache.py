@@ -1,0 +1,79 @@
+"""Features are extracted once for a model and its images, and again when either changes."""
+
+import numpy as np
+import pytest
+
+from vissl_zoo.data import open_images, open_store
+from vissl_zoo.evaluation import cache
+from vissl_zoo.models import create_model
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """The sizes `extract` was asked for; the cache is this test's own."""
+    monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "cache"))
+    seen, real = [], cache.extract
+    monkeypatch.setattr(cache, "extract", lambda *a, **k: (seen.append(a[2]), real(*a, **k))[1])
+    return seen
+
+
+@pytest.fixture
+def images(shapes_folder):
+    table = open_images(shapes_folder, split="test")
+    return table, open_store(table, 32, progress=False)
+
+
+def model(name="vi_simsiam", seed=0, **arguments):
+    import torch
+
+    torch.manual_seed(seed)
+    return create_model(name, backbone="test_resnet", latent_dim=16, **arguments).eval()
+
+
+def features(net, images, size=32):
+    return cache.cached_features(net, *images, size, progress=None)
+
+
+def test_second_call_reads_and_equals_the_first(calls, images):
+    net = model()
+    first, second = features(net, images), features(net, images)
+    assert calls == [32]
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_another_model_size_or_image_is_another_entry(calls, images, shapes_folder):
+    net = model()
+    features(net, images)
+    features(net, images, size=24)
+    features(model(seed=1), images)
+    table = images[0]
+    features(net, (table, open_store(table, 32, progress=False, rows=np.arange(7))))
+    train = open_images(shapes_folder, split="train")
+    features(net, (train, open_store(train, 32, progress=False)))
+    assert len(calls) == 5
+
+
+def test_a_model_without_kappa_is_kept_too(calls, images):
+    net = create_model("test_resnet", num_classes=0).eval()
+    first, second = features(net, images), features(net, images)
+    assert len(calls) == 1
+    assert first.kappa is second.kappa is None
+    assert np.array_equal(first.embedding, second.embedding)
+
+
+def test_a_cut_off_file_is_made_anew(calls, images):
+    net = model()
+    whole = features(net, images)
+    (path,) = (cache.cache_folder() / "features").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    assert np.array_equal(features(net, images).kappa, whole.kappa)
+    assert len(calls) == 2
+
+
+def test_the_folder_is_where_the_variables_say(monkeypatch, tmp_path):
+    monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "a"))
+    assert cache.cache_folder() == tmp_path / "a"
+    monkeypatch.delenv("VISSL_ZOO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.cache_folder() == tmp_path / "vissl_zoo"

@@ -1,0 +1,49 @@
+"""What a person types finds its model: a run, an export, a name; and what does not is one line."""
+
+import pytest
+import torch
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.loading import load_model
+
+
+def test_run_and_export_folder_give_the_same_model(demo_run):
+    run, _ = demo_run
+    by_run, by_export = load_model(str(run)), load_model(str(run / "export"))
+    for name, tensor in by_run.model.state_dict().items():
+        assert torch.equal(tensor, by_export.model.state_dict()[name])
+    assert by_run.image_size == 32  # what it was trained at, and not timm's 224
+    assert {"projector", "predictor"} == {name.split(".")[0] for name in by_run.heads}
+    x = torch.randn(2, 3, 32, 32)
+    assert by_run.model.represent(x).kappa.shape == (2,)
+
+
+def test_a_timm_name_has_no_kappa_and_random_weights_repeat():
+    first, second = (load_model("test_resnet", random_init=True) for _ in range(2))
+    assert getattr(first.model, "kappa_head", None) is None
+    assert first.heads is None
+    assert "random" in first.name
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name])
+    assert load_model("test_resnet", random_init=True, image_size=48).image_size == 48
+
+
+def test_random_weights_of_an_export_are_not_its_own(demo_run):
+    run, _ = demo_run
+    trained, floor = load_model(str(run)), load_model(str(run), random_init=True)
+    pairs = zip(trained.model.parameters(), floor.model.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+    assert floor.heads is None
+
+
+@pytest.mark.parametrize("name", ["no_such_model", "vi_simsiam_resnet18", "local-dir:/no/such/folder"])
+def test_what_cannot_be_loaded_is_one_line(name):
+    with pytest.raises(UserError) as caught:
+        load_model(name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_an_export(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_model(str(tmp_path))

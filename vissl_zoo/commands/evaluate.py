@@ -1,0 +1,133 @@
+"""`vissl-zoo evaluate MODEL --data.path P`: the paper's tables and figures for any run, export or timm model."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+
+import torch
+
+from vissl_zoo.cli import parse_flags
+from vissl_zoo.data import ImageTable, available_splits, open_images
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.context import Evaluation
+from vissl_zoo.evaluation.loading import load_model
+from vissl_zoo.evaluation.protocols import PROTOCOLS
+from vissl_zoo.evaluation.run import run_protocols, write_results
+
+ABOUT = "measure a run, an export or any timm model: accuracy, uncertainty, figures"
+TEST_SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images."""
+
+    path: str = "shapes"
+    """A Hub data set (org/name), a folder of images, parquet files or a folder of them, or `shapes`."""
+    train_split: str = "train"
+    """The split that classifiers learn from."""
+    split: str | None = None
+    """The split to measure on; by default `test` or `validation`, whichever exists."""
+    image_column: str | None = None
+    """The column that holds the images; found by its type if not given."""
+    label_column: str | None = None
+    """The column that holds the class labels; found if not given, and optional."""
+    workers: int | None = None
+    """Workers that decode images; by default one for each CPU, 8 at most."""
+
+
+@dataclass(frozen=True)
+class General:
+    """What all protocols share."""
+
+    data: Data = field(default_factory=Data)
+    protocols: tuple[str, ...] = tuple(PROTOCOLS)
+    """Which protocols to run, in this order; by default all."""
+    output_dir: str | None = None
+    """Where metrics.json, predictions.parquet, figures and index.html go; by default evaluations/ and the name."""
+    image_size: int | None = None
+    """Side of the images in pixels; by default what the model was trained at."""
+    random_init: bool = False
+    """Leave the model's weights random, for a floor to compare with."""
+    seed: int = 0
+    """Of every random choice."""
+
+
+# Each protocol's own options, as flags under its name: --linear.epochs and the like.
+Arguments = make_dataclass(
+    "Arguments",
+    [(name, module.Options, field(default_factory=module.Options)) for name, module in PROTOCOLS.items()],
+    bases=(General,),
+    frozen=True,
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the subcommand.
+
+    Raises:
+        UserError: one line about the model, the data or a flag.
+    """
+    model = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    described = "\n".join(f"  {name}: {module.TITLE}" for name, module in PROTOCOLS.items())
+    flags = parse_flags(
+        Arguments,
+        Arguments(),
+        arguments if model is None else arguments[1:],
+        "vissl-zoo evaluate MODEL",
+        f"MODEL is a run folder, an export folder, a registered name, or any name of timm.\n\nProtocols:\n{described}",
+    )
+    if model is None:
+        raise UserError(
+            "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
+        )
+    unknown = [name for name in flags.protocols if name not in PROTOCOLS]
+    if unknown:
+        raise UserError(f"--protocols: unknown {', '.join(unknown)}; there are: {', '.join(PROTOCOLS)}")
+    evaluation = open_evaluation(model, flags)
+    options = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name in PROTOCOLS}
+    results = run_protocols(evaluation, flags.protocols, options)
+    name = f"{model} (random weights)" if flags.random_init else model
+    write_results(evaluation, results, name, shlex.join(["vissl-zoo", "evaluate", *arguments]))
+    for key, value in results.flat().items():
+        print(f"{key:48} {'undefined' if value is None else value}")
+    for protocol, why in results.left_out.items():
+        print(f"left out: {protocol}: {why}")
+    print(f"\nreport: {evaluation.output_dir / 'index.html'}")
+
+
+def open_evaluation(model: str, flags: General) -> Evaluation:
+    """Load the model and open its images; nothing is decoded yet."""
+    loaded = load_model(model, random_init=flags.random_init, image_size=flags.image_size)
+    train, test = open_tables(flags.data)
+    folder = Path(flags.output_dir or Path("evaluations") / Path(model).name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Evaluation(
+        loaded.model.to(device),
+        loaded.heads,
+        train,
+        test,
+        loaded.image_size,
+        folder,
+        seed=flags.seed,
+        workers=flags.data.workers,
+    )
+
+
+def open_tables(data: Data) -> tuple[ImageTable | None, ImageTable]:
+    """The training and the test images; without a second split all images are measured on and none learnt from."""
+    columns = {"image_column": data.image_column, "label_column": data.label_column}
+    splits = available_splits(data.path)
+    split = data.split or next((s for s in TEST_SPLITS if s in splits and s != data.train_split), None)
+    if split is None:
+        return None, open_images(data.path, split=data.train_split, **columns)
+    test = open_images(data.path, split=split, **columns)
+    if data.train_split not in splits or data.train_split == test.split:
+        return None, test
+    return open_images(data.path, split=data.train_split, **columns), test

@@ -1,0 +1,120 @@
+"""What every protocol is given: a model, the images, and features that are extracted once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from vissl_zoo.data import ImageStore, ImageTable, open_store
+from vissl_zoo.evaluation.cache import cached_features
+from vissl_zoo.evaluation.features import Features
+
+VALIDATION_SHARE = 0.2  # of the training images, for choosing what has to be chosen (App. B)
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """A measure that these data do not define: null in metrics.json, with the reason beside it."""
+
+    reason: str
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """One model on one data set; protocols read from it and leave predictions and figures in it.
+
+    Attributes:
+        model: without a classifier, in evaluation mode.
+        heads: tensors of projector and predictor, or None.
+        train, test: the images; `train` is None where there is no split to learn from.
+        image_size: side of the images that the model sees.
+        output_dir: where figures go.
+        seed: of every random choice.
+        predictions: columns (N,) of predictions.parquet, one value per test image.
+        figures: (file name, caption) of the pictures drawn.
+        memo: results that more than one protocol needs, by name.
+        workers, memory_limit: how images are decoded.
+    """
+
+    model: nn.Module
+    heads: dict[str, Tensor] | None
+    train: ImageTable | None
+    test: ImageTable
+    image_size: int
+    output_dir: Path
+    seed: int = 0
+    workers: int | None = None
+    memory_limit: int = 4 * 2**30
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    figures: list[tuple[str, str]] = field(default_factory=list)
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def test_store(self) -> ImageStore:
+        """Canvases of the test images."""
+        return self._store(self.test)
+
+    @cached_property
+    def train_store(self) -> ImageStore:
+        """Canvases of the training images."""
+        return self._store(self.train)
+
+    @cached_property
+    def test_features(self) -> Features:
+        """Features of the test images, from the cache where it has them."""
+        return cached_features(
+            self.model, self.test, self.test_store, self.image_size, progress="test images"
+        )
+
+    @cached_property
+    def train_features(self) -> Features:
+        """Features of the training images, from the cache where it has them."""
+        return cached_features(
+            self.model, self.train, self.train_store, self.image_size, progress="training images"
+        )
+
+    @property
+    def test_labels(self) -> np.ndarray:
+        """Classes (N,) of the test images, in the order of `test_features`; -1 where unknown."""
+        return self.test.labels[self.test_features.rows]
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """Classes (M,) of the training images, in the order of `train_features`."""
+        return self.train.labels[self.train_features.rows]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, over both splits."""
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+    @cached_property
+    def validation(self) -> np.ndarray:
+        """Which training images (M,) bool are the local validation split: a fifth, the same for every protocol."""
+        count = len(self.train_features.rows)
+        chosen = np.zeros(count, dtype=bool)
+        chosen[
+            np.random.default_rng(self.seed).permutation(count)[: max(1, int(VALIDATION_SHARE * count))]
+        ] = True
+        return chosen
+
+    def save_figure(self, figure: Figure, name: str, caption: str) -> None:
+        """Write a figure as PNG and list it for the page."""
+        figure.savefig(self.output_dir / name)
+        self.figures.append((name, caption))
+
+    def _store(self, table: ImageTable) -> ImageStore:
+        return open_store(
+            table,
+            self.image_size,
+            workers=self.workers,
+            memory_limit=self.memory_limit,
+            max_bad_fraction=1.0,
+            progress=False,
+        )

@@ -1,0 +1,60 @@
+"""From what a person types to a model: a run folder, an export, a name of the zoo, or any name of timm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.hub import load_heads
+from vissl_zoo.models import create_model
+
+
+class Loaded(NamedTuple):
+    """A model ready for evaluation.
+
+    Attributes:
+        model: in evaluation mode, without a classifier; `represent` works if it has a κ head.
+        name: what to call it.
+        image_size: side of the images it wants, in pixels.
+        heads: tensors of projector and predictor where an export has them, else None.
+    """
+
+    model: nn.Module
+    name: str
+    image_size: int
+    heads: dict[str, Tensor] | None
+
+
+def load_model(name: str, *, random_init: bool = False, image_size: int | None = None) -> Loaded:
+    """Load a model by what a person types.
+
+    Args:
+        name: a run folder (with `export/` in it), an export folder, a registered name of the zoo or any name of
+            timm, with its tag if any.
+        random_init: leave the weights random, for a floor to compare with.
+        image_size: side of the images in pixels; by default what the model was trained at.
+
+    Raises:
+        UserError: there is no such model, it has no weights, or they cannot be loaded.
+    """
+    folder = next((f for f in (Path(name) / "export", Path(name)) if (f / "config.json").is_file()), None)
+    if folder is None and Path(name).is_dir():
+        raise UserError(
+            f"{name} holds no export: there is no config.json in it or in {Path(name) / 'export'}"
+        )
+    source = name if folder is None else f"local-dir:{folder}"
+    try:
+        with torch.random.fork_rng(devices=[]):  # random weights follow from the name alone
+            torch.manual_seed(0)
+            model = create_model(source, pretrained=not random_init, num_classes=0).eval()
+    except Exception as error:  # timm, the Hub and safetensors each raise their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{name} cannot be loaded: {reason}") from error
+    size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
+    label = f"{name} (random weights)" if random_init else name
+    return Loaded(model, label, size, None if folder is None or random_init else load_heads(folder))
