@@ -1,7 +1,7 @@
 """Run timm's own model tests on the models of the zoo.
 
     python tests/timm_suite.py                                   # fetches timm's source; all names
-    python tests/timm_suite.py --timm timm-1.0.31 --names resnet18  # unpacked already; some names
+    python tests/timm_suite.py --timm timm-1.0.31 --names resnet18 vit  # unpacked already; some names
 
 Needs pytest-timeout. The models register through the suite's TORCH_BACKEND hook. A copy of the suite gets two
 additions: our modules join those whose intermediate features are tested, and our ViTs those without maps.
@@ -52,10 +52,12 @@ def main() -> int:
     parser.add_argument(
         "--timm", type=Path, help="unpacked source distribution of timm; fetched when left out"
     )
-    parser.add_argument("--names", default="", help="only names that contain this")
+    parser.add_argument("--names", nargs="*", default=[""], help="only names that contain one of these")
     parser.add_argument("pytest_args", nargs="*", help="passed on to pytest, after --")
     args = parser.parse_args()
-    names = [name for name in entrypoints() if args.names in name]
+    names = [name for name in entrypoints() if any(part in name for part in args.names)]
+    if not names:
+        sys.exit(f"no name of the zoo contains {' or '.join(args.names)}")
     with tempfile.TemporaryDirectory() as folder:
         source = args.timm or fetch(Path(folder))
         tests = adapt(source, Path(folder))

@@ -71,13 +71,13 @@ def main(arguments: list[str]) -> None:
         UserError: one line about the model, the data or a flag.
     """
     model = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    described = "\n".join(f"  {name}: {module.TITLE}" for name, module in PROTOCOLS.items())
+    described = "; ".join(f"{name} ({module.TITLE})" for name, module in PROTOCOLS.items())
     flags = parse_flags(
         Arguments,
         Arguments(),
         arguments if model is None else arguments[1:],
         "vissl-zoo evaluate MODEL",
-        f"MODEL is a run folder, an export folder, a registered name, or any name of timm.\n\nProtocols:\n{described}",
+        f"MODEL is a run folder, an export folder, a registered name, or any name of timm.\n\nProtocols: {described}.",
     )
     if model is None:
         raise UserError(

@@ -39,9 +39,7 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
     named = RECIPES[name]
     if named.recipe.output_dir is None:
         named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
-    description = (
-        f"{named.statement}\n\nRecipes: {', '.join(RECIPES)}. `{prog} RECIPE --help` shows one's values."
-    )
+    description = f"{named.statement}\n\n`{prog} RECIPE --help` shows the values of another recipe: {', '.join(RECIPES)}."
     recipe = parse_flags(
         type(named.recipe),
         named.recipe,

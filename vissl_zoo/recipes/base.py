@@ -100,7 +100,7 @@ class Recipe:
     model: str
     """A registered model of the recipe's method, such as vi_simsiam_resnet50."""
     backbone: str | None = None
-    """Any timm backbone, where the model is the method's bare name (vi_simsiam, simsiam, dino)."""
+    """Any timm backbone, where the model is the method's bare name, such as vi_simsiam."""
     data: Data = field(default_factory=Data)
     views: Views = field(default_factory=Views)
     image_size: int = 224
@@ -259,4 +259,6 @@ class NamedRecipe:
     @property
     def statement(self) -> str:
         """What it is, its command, its cost and what to expect: the head of its `--help`."""
-        return f"{self.about}\n\ncommand:  {self.command}\ncost:     {self.cost}\nexpected: {self.expected}"
+        return "\n\n".join(
+            [self.about, f"Command: {self.command}", f"Cost: {self.cost}", f"Expected: {self.expected}"]
+        )
