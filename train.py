@@ -9,6 +9,7 @@ A recipe says what to train; this file joins data, views, model and method, and 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -25,8 +26,18 @@ from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
-from vissl_zoo.data import Batch, ImageStore, ImageStream, ImageTable, open_images, open_store, open_stream
+from vissl_zoo.data import (
+    BadImage,
+    Batch,
+    ImageStore,
+    ImageStream,
+    ImageTable,
+    open_images,
+    open_store,
+    open_stream,
+)
 from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.features import PHOTO_CROP
 from vissl_zoo.evaluation.report import write_report
 from vissl_zoo.hub import export_model, render_card
 from vissl_zoo.methods import Method, create_method
@@ -149,7 +160,7 @@ def read_batches(
 def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table: ImageTable | None) -> None:
     """Export the trained model, measure it (unless --no-report), and print the summary."""
     model = method.exported_model().float().eval()
-    model.pretrained_cfg.update(input_size=(3, recipe.image_size, recipe.image_size))  # what it was trained at
+    describe_input(model, recipe, table)
     heads = {
         f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
     }
@@ -183,6 +194,23 @@ def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table
         export(report.metrics)
         print(report.summary())
     print(f"export:  {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
+
+
+def describe_input(model: nn.Module, recipe: Recipe, table: ImageTable | None) -> None:
+    """Tell timm what the model was trained on, so that its own transforms give it that."""
+    size = recipe.image_size
+    # Images about as small as the views are taken whole, as `central_crop` does; of a photo the centre is taken.
+    small = table is not None and max(a_size(table)) <= 1.5 * size
+    crop = {"crop_pct": 1.0 if small else PHOTO_CROP, "interpolation": "bilinear", "pool_size": None}
+    model.pretrained_cfg.update(input_size=(3, size, size), **crop)
+
+
+def a_size(table: ImageTable) -> tuple[int, int]:
+    """Height and width of the first image that can be read."""
+    for row in range(len(table)):
+        with contextlib.suppress(BadImage):
+            return table.size(row)
+    raise UserError(f"{table.path}: no image can be read")
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:

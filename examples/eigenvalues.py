@@ -1,6 +1,6 @@
 """Claim 4.4 as a picture: under DirectPred the eigenvalues of E[z zᵀ] flatten, which is J_uniform at its maximum.
 
-    python examples/eigenvalues.py docs/eigenvalues.png
+    python examples/eigenvalues.py --output docs/eigenvalues.png
 
 A linear encoder of eight features of very unequal size is trained by SimSiam's loss on noisy copies of its input;
 with DirectPred, and with no predictor at all. Takes seconds.
@@ -8,7 +8,7 @@ with DirectPred, and with no predictor at all. Takes seconds.
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import torch
 from matplotlib.figure import Figure
@@ -60,4 +60,10 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "eigenvalues.png")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", default="eigenvalues.png", help="the PNG file to write")
+    output = parser.parse_args().output
+    main(output)
+    print(output)

@@ -1,6 +1,8 @@
 """The README says what the code does: its table is generated, its names exist, its links lead somewhere."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,9 @@ def test_a_broken_link_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text('[a](there.md#x) [b](https://x.y/z) ![c](gone.png "t") <img src="lost.png"> [d](#top)')
     assert broken_links(page) == ["gone.png", "lost.png"]
+
+
+def test_tables_are_not_behind(root):
+    """What `python docs/tables.py` would write stands there already."""
+    check = subprocess.run([sys.executable, str(root / "docs" / "tables.py"), "--check"], capture_output=True)
+    assert check.returncode == 0, check.stderr.decode() or "run python docs/tables.py"

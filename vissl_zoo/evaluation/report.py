@@ -119,7 +119,7 @@ def write_report(
     metrics["seconds"] = seconds()
     report.rows.append(("seconds, training and report", f"{metrics['seconds']:.0f}", ""))
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    _write_page(report, plots)
+    _write_page(report, folder.absolute().parent.name, plots)
     return report
 
 
@@ -150,7 +150,7 @@ def choose_images(
         about = f"the split {scored_table.split!r} of {table.path}"
     elif table.labels is None:  # no bank is needed, and a small folder is shown whole
         scored_table, scored_rows, bank_rows = table, rng.permutation(len(table)), np.arange(0)
-        about = f"the split {table.split!r} of {table.path}"
+        about = f"the split {table.split!r} of {table.path}, which training saw"
     else:
         order = rng.permutation(len(table))
         held_out = max(1, round(HELD_OUT * len(table)))
@@ -246,7 +246,7 @@ def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray 
 
     def captioned(position: int):
         row = int(scored.rows[position])
-        caption = f"κ {scored.kappa[position]:.4g}"
+        caption = f"κ {_kappa(scored.kappa[position])}"
         if ambiguity is not None:
             caption += f", a {ambiguity[position]:.2f}"
         return images.scored_table.read(row), caption
@@ -272,15 +272,24 @@ def _column(images: ReportImages, scored: Features, name: str) -> np.ndarray | N
     return values if np.isfinite(values).all() else None
 
 
+def _kappa(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _write_page(report: Report, plots: list[tuple[str, str]]) -> None:
+def _write_page(report: Report, name: str, plots: list[tuple[str, str]]) -> None:
     loader = jinja2.PackageLoader("vissl_zoo.evaluation", "")
     page = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html.jinja")
     about, *notes = report.notes
     html = page.render(
-        title="What was learnt, and how sure it is", about=about, notes=notes, rows=report.rows, plots=plots
+        title=f"{name}: what was learnt, and how sure it is",
+        about=about,
+        notes=notes,
+        rows=report.rows,
+        plots=plots,
+        ambiguity=len(plots) > 1,
     )
     (report.folder / "index.html").write_text(html)

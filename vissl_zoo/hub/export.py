@@ -75,6 +75,7 @@ def export_model(
             (output_dir / HEADS).unlink(missing_ok=True)
         for name in (HEADS, WEIGHTS, README, CONFIG):
             if (temporary / name).exists():
+                (temporary / name).chmod(0o644)  # safetensors writes for the owner alone
                 os.replace(temporary / name, output_dir / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -39,7 +39,10 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
     named = RECIPES[name]
     if named.recipe.output_dir is None:
         named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
-    description = f"{named.statement}\n\n`{prog} RECIPE --help` shows the values of another recipe: {', '.join(RECIPES)}."
+    others = "\n\n".join(RECIPES)
+    description = (
+        f"{named.statement}\n\n`{prog} RECIPE --help` shows the values of another recipe:\n\n{others}"
+    )
     recipe = parse_flags(
         type(named.recipe),
         named.recipe,

@@ -24,7 +24,8 @@ class Data:
     split: str = "train"
     """The split to train on."""
     eval_split: str | None = None
-    """The split the report measures on; by default `test` or `validation`, whichever exists, else 10% held out."""
+    """The split the report measures on; by default `test` or `validation`, else a tenth of the
+    training images."""
     image_column: str | None = None
     """The column that holds the images; found by its type if not given."""
     label_column: str | None = None
@@ -52,7 +53,7 @@ class Views:
     low: int = 0
     """How many low-resolution views beside the standard ones (multi-crop)."""
     low_size: int | None = None
-    """Side of a low-resolution view in pixels."""
+    """Side of a low-resolution view in pixels; needed if there are any."""
     low_scale: tuple[float, float] = (0.05, 0.2)
     """Area of a low-resolution view's crop, as a fraction of the image's."""
     flip: float = 0.5
@@ -126,7 +127,7 @@ class Recipe:
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """Weight decay, on all parameters as in SimSiam."""
+    """Weight decay, on all parameters."""
     clip_gradient: float | None = None
     """Largest norm of the gradient; none by default."""
     seed: int = 0

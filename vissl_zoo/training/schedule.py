@@ -49,7 +49,7 @@ class Plan:
         if images is not None and recipe.batch_size > images:
             raise UserError(
                 f"--batch-size {recipe.batch_size} is larger than the data set ({images} images in "
-                f"{recipe.data.path})"
+                f"{recipe.data.path}); try --batch-size {max(2, images // 2)}"
             )
         if recipe.batch_size % processes:
             raise UserError(f"--batch-size {recipe.batch_size} does not divide among {processes} processes")
