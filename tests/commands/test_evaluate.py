@@ -94,7 +94,8 @@ def test_help_names_every_command_and_protocol(capsys):
     from vissl_zoo.evaluation.protocols import PROTOCOLS
 
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "--help"])
     assert not stop.value.code

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 import vissl_zoo
+from vissl_zoo.data import open_images
+from vissl_zoo.evaluation.context import Evaluation
 
 
 def encode(pixels: np.ndarray) -> dict:
@@ -52,3 +54,16 @@ def model():
     """An untrained VI-SimSiam on timm's smallest ResNet."""
     torch.manual_seed(0)
     return vissl_zoo.create_model("vi_simsiam", backbone="test_resnet", latent_dim=16).eval()
+
+
+@pytest.fixture
+def shapes_evaluation(model, shapes_folder, tmp_path, monkeypatch):
+    """shapes_evaluation(**changes): the untrained model on 120 and 40 shapes at 32 px; `changes` replace its parts."""
+    monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "cache"))
+
+    def shapes_evaluation(**changes):
+        train, test = (open_images(shapes_folder, split=split) for split in ("train", "test"))
+        parts = {"model": model, "heads": None, "train": train, "test": test, "image_size": 32, "workers": 1}
+        return Evaluation(**{**parts, "output_dir": tmp_path, **changes})
+
+    return shapes_evaluation

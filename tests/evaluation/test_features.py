@@ -86,6 +86,7 @@ class Brightness(nn.Module):
 
     def __init__(self, dtype=torch.float32):
         super().__init__()
+        self.kappa_head = nn.Identity()  # it has a κ to tell
         self.weight = nn.Parameter(torch.ones(1, dtype=dtype))
 
     def represent(self, x):

@@ -27,15 +27,22 @@ def tidy(axes) -> None:
     axes.tick_params(labelsize=8)
 
 
+def short_number(value: float) -> str:
+    """κ and its like as a caption under a small picture: four digits, and no exponent where it is large."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def gallery(
-    certain: Sequence[tuple[Image.Image, str]], uncertain: Sequence[tuple[Image.Image, str]], path: Path
+    certain: Sequence[tuple[Image.Image, str]],
+    uncertain: Sequence[tuple[Image.Image, str]],
+    path: Path,
+    titles: tuple[str, str] = ("most certain: highest κ", "least certain: lowest κ"),
 ) -> None:
     """The most and the least certain images, each (image, caption), as two blocks of a contact sheet (Fig. 1)."""
     columns = 8
     rows = [-(-len(block) // columns) for block in (certain, uncertain)]
     figure = new_figure(9.2, 1.28 * sum(rows) + 0.9)
     blocks = figure.subfigures(2, 1, height_ratios=[max(1, r) for r in rows])
-    titles = ("most certain: highest κ", "least certain: lowest κ")
     for block, images, title, colour, height in zip(
         blocks, (certain, uncertain), titles, (SURE, UNSURE), rows, strict=True
     ):

@@ -1,0 +1,92 @@
+"""Spearman with the level against SciPy, AUROC between two data sets against scikit-learn."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from vissl_zoo.data import open_images
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.context import Undefined
+from vissl_zoo.evaluation.corruptions import CORRUPTIONS
+from vissl_zoo.evaluation.protocols.corruption import Options, correlations, evaluate
+
+
+@pytest.mark.parametrize("digits", [8, 1])  # 1: many ties
+def test_correlations_are_scipys(digits):
+    uncertainty = np.random.default_rng(0).uniform(size=(5, 30)).round(digits)
+    uncertainty[:, 4] = 0.5  # never changes: no correlation of its own
+    levels = np.repeat(np.arange(5), 30)
+    changing = [i for i in range(30) if np.ptp(uncertainty[:, i]) > 0]
+    own = [spearmanr(uncertainty[:, i], np.arange(5)).statistic for i in changing]
+    assert len(changing) == 29
+    assert correlations(uncertainty) == {
+        "spearman": pytest.approx(spearmanr(uncertainty.ravel(), levels).statistic, abs=1e-9),
+        "spearman_per_image": pytest.approx(np.mean(own), abs=1e-9),
+    }
+
+
+def test_an_image_that_differs_from_the_others_weakens_only_the_overall_correlation():
+    rising = np.arange(5)[:, None] * 0.1 + np.array([0.0, 10.0])
+    found = correlations(rising)
+    assert found["spearman_per_image"] == pytest.approx(1)
+    assert 0 < found["spearman"] < 0.6
+    assert correlations(-rising)["spearman_per_image"] == pytest.approx(-1)
+
+
+def test_what_never_changes_is_undefined():
+    for count in (1, 7):
+        found = correlations(np.full((5, count), 0.25, np.float32))
+        assert all(isinstance(value, Undefined) for value in found.values())
+    flat = np.broadcast_to(np.array([0.1, 0.2]), (5, 2))  # images differ, levels do not
+    assert correlations(flat)["spearman"] == pytest.approx(0)
+    assert isinstance(correlations(flat)["spearman_per_image"], Undefined)
+
+
+def test_every_corruption_is_measured_without_labels(shapes_evaluation, tmp_path):
+    evaluation = shapes_evaluation(train=None)
+    evaluation.test.labels = None
+    first, again = (dict(evaluate(evaluation, Options(images=7))) for _ in range(2))
+    assert first == again
+    assert first["corruption.images"] == 7
+    assert set(first) == {"corruption.images", *(f"corruption.{kind}" for kind in CORRUPTIONS)}
+    for kind in CORRUPTIONS:
+        assert all(-1 <= value <= 1 for value in first[f"corruption.{kind}"].values())
+    assert evaluation.figures[0][0] == "corruption.png"
+    assert (tmp_path / "corruption.png").stat().st_size > 1000
+
+
+def test_auroc_between_two_data_sets_is_scikit_learns(shapes_evaluation, write_split, noise, tmp_path):
+    other = write_split(tmp_path / "other" / "train.parquet", [*noise(12), b"no image"]).parent
+    evaluation = shapes_evaluation()
+    found = dict(evaluate(evaluation, Options(images=2, ood=str(other))))
+    there = shapes_evaluation(test=open_images(other), train=None).test_features
+    here = evaluation.test_features
+    is_other = np.repeat([0, 1], [40, 12])
+    uncertainty = np.concatenate([here.uncertainty, there.uncertainty])
+    norm = np.linalg.norm(np.concatenate([here.embedding, there.embedding]), axis=1)
+    area = found["corruption.ood.auroc.uncertainty"]
+    assert set(area) == {"value", "p_value", "ci_low", "ci_high"}
+    assert area["value"] == pytest.approx(roc_auc_score(is_other, uncertainty), abs=1e-9)
+    assert found["corruption.ood.auroc.norm"]["value"] == pytest.approx(
+        roc_auc_score(is_other, -norm), abs=1e-9
+    )
+    assert found["corruption.ood.images"] == 12
+    assert (tmp_path / "ood.png").stat().st_size > 1000
+
+
+def test_other_images_are_drawn_by_the_seed_and_limited(shapes_evaluation, shapes_folder):
+    evaluation = shapes_evaluation()
+    found = dict(evaluate(evaluation, Options(images=1, ood=str(shapes_folder), ood_images=10)))
+    assert found["corruption.ood.images"] == 10  # of the split test, the same images as here
+    assert 0.2 < found["corruption.ood.auroc.uncertainty"]["value"] < 0.8
+
+
+def test_a_bad_option_is_named(shapes_evaluation, tmp_path):
+    for options, said in (
+        ({"images": 0}, r"--corruption\.images"),
+        ({"ood_images": 0}, r"--corruption\.ood-images"),
+        ({"ood": str(tmp_path / "nothing")}, "nothing"),
+    ):
+        with pytest.raises(UserError, match=said):
+            dict(evaluate(shapes_evaluation(), Options(**options)))

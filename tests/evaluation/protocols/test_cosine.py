@@ -1,0 +1,96 @@
+"""Cosines of augmented pairs: those of the method itself on the same views, and what is undefined without heads."""
+
+import numpy as np
+import pytest
+import torch
+
+from vissl_zoo.data import open_images
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.context import Undefined
+from vissl_zoo.evaluation.protocols.cosine import Options, evaluate, pair_cosines, quartiles
+from vissl_zoo.methods.simclr import SimCLR
+from vissl_zoo.methods.simsiam import SimSiam
+from vissl_zoo.views import ViewPipeline
+
+
+def tensors(method) -> dict[str, torch.Tensor]:
+    return {f"{name}.{k}": v for name, head in method.heads().items() for k, v in head.state_dict().items()}
+
+
+@pytest.fixture
+def simsiam(model):
+    torch.manual_seed(1)
+    return SimSiam(model, hidden=24).eval()
+
+
+def test_latent_cosines_are_the_methods_own(shapes_evaluation, simsiam):
+    evaluation = shapes_evaluation(heads=tensors(simsiam), seed=2)
+    found = pair_cosines(evaluation, 40, latents=True)
+    chosen = np.random.default_rng(2).permutation(40)
+    pipeline = ViewPipeline(32, seed=2)
+    batch = next(iter(evaluation.test_store.batches([chosen])))
+    with torch.no_grad():
+        latents = simsiam.infer(pipeline(batch.images, batch.sizes, step=0))
+    expected = (latents.mean[0] * latents.target[1]).sum(-1)
+    np.testing.assert_allclose(found["latent"], expected, atol=1e-4)
+    first, second = latents.embedding.double().numpy()
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    np.testing.assert_allclose(found["embedding"], (first * second).sum(1) / lengths, atol=1e-5)
+    other = np.roll(second, -1, axis=0)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(other, axis=1)
+    np.testing.assert_allclose(found["unrelated"], (first * other).sum(1) / lengths, atol=1e-5)
+
+
+def test_more_pairs_than_images_visit_each_evenly(shapes_evaluation, simsiam, tmp_path):
+    evaluation = shapes_evaluation(heads=tensors(simsiam))
+    found = dict(evaluate(evaluation, Options(pairs=90)))
+    assert found["cosine.pairs"] == 90
+    assert set(found["cosine.latent"]) == {"median", "lower_quartile", "upper_quartile"}
+    assert (tmp_path / "cosine.png").stat().st_size > 1000
+    cosines = pair_cosines(evaluation, 90, latents=False)
+    assert len(cosines["embedding"]) == 90
+    assert len(np.unique(cosines["embedding"])) == 90  # no pair twice
+
+
+def test_unrelated_pairs_are_of_different_images(shapes_evaluation, write_split, noise, tmp_path):
+    """Two images, visited in rounds: where a round ends with the image that the next begins with, there is none."""
+    table = open_images(write_split(tmp_path / "two" / "train.parquet", list(noise(2))))
+    evaluation = shapes_evaluation(test=table, train=None)
+    rng = np.random.default_rng(0)
+    chosen = np.concatenate([rng.permutation(2) for _ in range(10)])
+    different = np.count_nonzero(np.roll(chosen, -1) != chosen)
+    assert 0 < different < 20
+    assert len(pair_cosines(evaluation, 20, latents=False)["unrelated"]) == different
+
+
+def test_quartiles_by_hand():
+    assert quartiles(np.array([0.0, 0.25, 0.5, 1.0, 1.0])) == {
+        "median": 0.5,
+        "lower_quartile": 0.25,
+        "upper_quartile": 1.0,
+    }
+    assert quartiles(np.array([0.5], np.float32)) == dict.fromkeys(
+        ("median", "lower_quartile", "upper_quartile"), 0.5
+    )
+
+
+def test_without_heads_the_latent_part_is_undefined(shapes_evaluation, model, simsiam):
+    simclr = tensors(SimCLR(model, hidden=24))
+    direct = tensors(SimSiam(model, hidden=24, predictor="direct"))
+    for heads, reason in ((None, "heads.safetensors"), (simclr, "predictor"), (direct, "predictor")):
+        found = dict(evaluate(shapes_evaluation(heads=heads), Options(pairs=4)))
+        assert isinstance(found["cosine.latent"], Undefined)
+        assert reason in found["cosine.latent"].reason
+        assert -1 <= found["cosine.embedding"]["median"] <= 1
+
+
+def test_one_image_has_no_unrelated_pair(shapes_evaluation, write_split, noise, tmp_path):
+    table = open_images(write_split(tmp_path / "one" / "train.parquet", list(noise(1))))
+    found = dict(evaluate(shapes_evaluation(test=table, train=None), Options(pairs=3)))
+    assert isinstance(found["cosine.unrelated"], Undefined)
+    assert found["cosine.embedding"]["median"] <= 1 + 1e-6
+
+
+def test_a_bad_option_is_named(shapes_evaluation):
+    with pytest.raises(UserError, match=r"--cosine\.pairs"):
+        dict(evaluate(shapes_evaluation(), Options(pairs=0)))

@@ -1,0 +1,200 @@
+"""Measures of a confidence score, with the chance that they are luck: AUROC, risk–coverage, correlation, slope.
+
+A score is right by its order alone, so all of it goes through ranks, and ties count as the average over their orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+SHUFFLES = 1000  # M of App. J
+RESAMPLES = 1000
+INTERVAL = (0.025, 0.975)
+_CELLS = 2_000_000  # shuffled values held at once: 16 MB
+
+
+class Auroc(NamedTuple):
+    """An AUROC, its permutation p (H0: no better than chance) and its bootstrap 95% interval."""
+
+    value: float
+    p_value: float
+    ci_low: float
+    ci_high: float
+
+
+class Correlation(NamedTuple):
+    """A signed correlation coefficient and its two-sided permutation p."""
+
+    value: float
+    p_value: float
+
+
+class RiskCoverage(NamedTuple):
+    """Share answered (N,), 1/N … 1, the surest first, and the share of wrong answers (N,) among those."""
+
+    coverage: np.ndarray
+    risk: np.ndarray
+
+
+def auroc_with_p(
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    *,
+    shuffles: int = SHUFFLES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Auroc | None:
+    """Chance that of a correct and a wrong answer the correct one has the higher score, ties counting half (§6.3).
+
+    The p is that of App. J, (1 + #{a' >= a}) / (M + 1) over M shuffles of `correct`; the interval holds the middle 95%
+    of the AUROCs of `resamples` draws of N images with replacement (Efron's percentiles; draws that lack one of the
+    two kinds have no AUROC and are passed over).
+
+    Args:
+        confidence: (N,), higher is surer, finite.
+        correct: (N,) bool.
+        shuffles: M.
+        resamples: bootstrap draws.
+        seed: of shuffles and draws.
+
+    Returns:
+        None where it is undefined: all correct, or all wrong.
+
+    Raises:
+        ValueError: the shapes differ, or a score is not finite.
+    """
+    confidence, correct = _checked(confidence, correct)
+    positives, negatives = int(correct.sum()), int((~correct).sum())
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(confidence)  # halves at the finest: their sums are exact
+    least, pairs = positives * (positives + 1) / 2, positives * negatives
+    value = (ranks[correct].sum() - least) / pairs
+    sums = _shuffled_sums(ranks, correct.astype(np.float64), shuffles, seed)
+    p_value = (1 + np.count_nonzero(sums >= ranks[correct].sum())) / (shuffles + 1)
+    drawn = np.concatenate(list(_resampled_aurocs(confidence, correct, resamples, seed)))
+    # Only of a tiny set can no draw at all have both kinds; then nothing narrows the interval.
+    low, high = np.quantile(drawn, INTERVAL) if len(drawn) else (0.0, 1.0)
+    return Auroc(float(value), float(p_value), float(low), float(high))
+
+
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
+    """The error among the i surest images, for i = 1 … N (El-Yaniv & Wiener, 2010).
+
+    Images of equal confidence come in no order: the risk is its mean over all of them, which lets the errors of such
+    a group grow evenly with each image taken.
+
+    Raises:
+        ValueError: the shapes differ, there is no image, or a score is not finite.
+    """
+    confidence, correct = _checked(confidence, correct)
+    order = np.argsort(-confidence, kind="stable")
+    _, starts, sizes = np.unique(-confidence[order], return_index=True, return_counts=True)
+    errors = np.add.reduceat((~correct[order]).astype(np.float64), starts)
+    taken = np.arange(1, len(correct) + 1)
+    risk = np.cumsum(np.repeat(errors / sizes, sizes)) / taken
+    return RiskCoverage(taken / len(correct), np.clip(risk, 0, 1))
+
+
+def aurc(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Area under the risk–coverage curve, the mean of its N risks (Geifman et al., 2019); lower is better.
+
+    A score that knows nothing has the error rate; all correct gives 0 and all wrong 1, whatever the score.
+    """
+    return float(risk_coverage(confidence, correct).risk.mean())
+
+
+def excess_aurc(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """E-AURC: `aurc` less that of the perfect order, all correct before all wrong (Geifman et al., 2019); 0 is best.
+
+    The perfect order's area is summed, and not Geifman's approximation r + (1 - r) ln(1 - r) of it for an error rate r,
+    which is off for small N.
+    """
+    correct = np.asarray(correct, dtype=bool)
+    return aurc(confidence, correct) - aurc(correct.astype(np.float64), correct)
+
+
+def correlation(
+    x: np.ndarray, y: np.ndarray, *, ranks: bool, shuffles: int = SHUFFLES, seed: int = 0
+) -> Correlation | None:
+    """Pearson's correlation of two (N,), or Spearman's with `ranks`, and the share of shuffles at least as far from 0.
+
+    Returns:
+        None where it is undefined: one of them is constant, or has fewer than two values.
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    x, y = (_unit(rankdata(v) if ranks else v) for v in (x, y))
+    value = float(np.clip(x @ y, -1, 1))
+    shuffled = np.abs(_shuffled_sums(x, y, shuffles, seed))
+    # The same pairing summed in another order differs in the last bits, and must still count.
+    return Correlation(value, (1 + int(np.count_nonzero(shuffled >= abs(value) - 1e-12))) / (shuffles + 1))
+
+
+def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, seed: int = 0) -> float:
+    """Permutation p of the slope of the logistic regression of `correct` (N,) bool on x (N,), H0: slope <= 0 (App. J).
+
+    No shuffle is fitted: shuffling leaves x and the number of correct images as they are, and then the slope of
+    greatest likelihood increases strictly with Σ x over the correct images, the other sufficient statistic. The order
+    of the slopes, all that a permutation test looks at, is the order of those sums.
+    """
+    x, correct = _checked(x, correct)
+    if np.ptp(x) == 0:
+        return 1.0  # every shuffle has the same slope
+    x, y = _unit(x), correct.astype(np.float64)
+    sums = _shuffled_sums(x, y, shuffles, seed)
+    return (1 + int(np.count_nonzero(sums >= x @ y - 1e-12))) / (shuffles + 1)
+
+
+def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(correct):
+        raise ValueError(f"confidence and correct must be (N,), not {confidence.shape} and {correct.shape}")
+    if not np.isfinite(confidence).all():
+        raise ValueError("a confidence is not finite")
+    return confidence, correct
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Centred, and of length one. By the largest value first: the square of a huge one would overflow."""
+    centred = values - values.mean()
+    centred = centred / np.abs(centred).max()
+    return centred / np.linalg.norm(centred)
+
+
+def _chunks(total: int, width: int) -> Iterator[int]:
+    """Sizes of the parts of `total` rows of `width` values that are held at once."""
+    size = max(1, _CELLS // width)
+    for start in range(0, total, size):
+        yield min(size, total - start)
+
+
+def _shuffled_sums(x: np.ndarray, y: np.ndarray, shuffles: int, seed: int) -> np.ndarray:
+    """x · shuffled y, (shuffles,)."""
+    rng = np.random.default_rng(seed)
+    found = [rng.permuted(np.tile(y, (rows, 1)), axis=1) @ x for rows in _chunks(shuffles, len(y))]
+    return np.concatenate(found)
+
+
+def _resampled_aurocs(
+    confidence: np.ndarray, correct: np.ndarray, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """AUROCs of draws of N images with replacement, without sorting any: the images are sorted once, and weighed."""
+    rng = np.random.default_rng([seed, 1])  # not the shuffles' own numbers again
+    count = len(correct)
+    order = np.argsort(confidence, kind="stable")
+    _, starts = np.unique(confidence[order], return_index=True)  # groups of equal confidence, rising
+    kind = correct[order]
+    for rows in _chunks(resamples, count):
+        drawn = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+        positives, negatives = (np.add.reduceat(weights * k, starts, axis=1) for k in (kind, ~kind))
+        below = np.cumsum(negatives, axis=1) - negatives / 2
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        both = pairs > 0
+        yield (positives * below).sum(axis=1)[both] / pairs[both]

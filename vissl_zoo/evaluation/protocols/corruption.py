@@ -1,0 +1,188 @@
+"""Does uncertainty rise with corruption, and on other data? Spearman with severity, AUROC between two data sets.
+
+Each corruption is made on the clean central crop at five levels (see `vissl_zoo.evaluation.corruptions`). Per image the
+rank correlation of uncertainty with the level asks whether that image becomes less certain; over all images it is
+weakened by how they differ to begin with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+
+from vissl_zoo.data import available_splits, open_images, open_store
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.cache import cached_features
+from vissl_zoo.evaluation.context import Evaluation, Undefined
+from vissl_zoo.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
+from vissl_zoo.evaluation.crops import (
+    Render,
+    normalised,
+    on_central_crop,
+    pixels,
+    represent_views,
+    sample_images,
+)
+from vissl_zoo.evaluation.features import Features, central_crop
+from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
+from vissl_zoo.evaluation.measures import auroc_with_p
+from vissl_zoo.evaluation.uncertainty import spearman
+
+TITLE = "corruption and out-of-distribution images"
+NEEDS = {"kappa"}
+PAPER: dict[str, str] = {}
+SPLITS = ("test", "validation")  # of the other data set, the first that exists; else its first split
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many images are corrupted, and which others to compare with."""
+
+    images: int = 500
+    """Test images to corrupt, drawn by the seed; each costs 20 forward passes."""
+    ood: str | None = None
+    """Another data set, path or name: how well uncertainty tells its images from the test images."""
+    ood_images: int = 2000
+    """Images of the other data set, drawn by the seed."""
+
+
+def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
+    """Spearman of uncertainty with the level of each corruption; AUROC of uncertainty for the other data set."""
+    for name in ("images", "ood_images"):
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--corruption.{flag} must be at least 1, not {getattr(options, name)}")
+    other = None if options.ood is None else other_features(evaluation, options.ood, options.ood_images)
+    chosen = sample_images(evaluation, options.images)
+    yield "corruption.images", len(chosen)
+    found = {}
+    for kind in CORRUPTIONS:
+        render = on_central_crop(corruption_levels(evaluation, chosen, kind), evaluation.image_size)
+        views = represent_views(evaluation, chosen, render, LEVELS, progress=kind)
+        found[kind] = views.uncertainty.numpy()
+        yield f"corruption.{kind}", correlations(found[kind])
+    caption = (
+        "Uncertainty under corruption: a test image at the five levels with its uncertainty, and median and quartiles "
+        f"over {len(chosen)} images. Level 0 is the clean crop."
+    )
+    evaluation.save_figure(_draw(evaluation, chosen, found), "corruption.png", caption)
+    if other is not None:
+        yield from _out_of_distribution(evaluation, other, options.ood)
+
+
+def corruption_levels(evaluation: Evaluation, chosen: np.ndarray, kind: str) -> Render:
+    """Render the five levels of a corruption; an image's random numbers follow from the seed and its row."""
+    rows = evaluation.test_features.rows[chosen]
+    seeds = np.stack([np.full(len(rows), evaluation.seed % 2**32), rows], axis=1)
+
+    def render(images, sizes, part):
+        return [normalised(corrupt(images, kind, level, seeds[part])) for level in range(LEVELS)]
+
+    return render
+
+
+def correlations(uncertainty: np.ndarray) -> dict[str, object]:
+    """Spearman of uncertainty (L, N) with the level: over all L·N, and the mean over the images of each one's own.
+
+    An image whose uncertainty never changes has no correlation and is left out of the mean.
+    """
+    levels = np.broadcast_to(np.arange(len(uncertainty))[:, None], uncertainty.shape)
+    overall = spearman(uncertainty.ravel(), levels.ravel())
+    changed = np.ptp(uncertainty, axis=0) > 0
+    constant = Undefined("uncertainty is the same at every level")
+    own = np.nan
+    if changed.any():
+        ranks = rankdata(uncertainty[:, changed], axis=0)
+        ranks -= ranks.mean(axis=0)
+        steps = np.arange(len(uncertainty)) - (len(uncertainty) - 1) / 2
+        own = (steps @ ranks / np.sqrt((steps**2).sum() * (ranks**2).sum(axis=0))).mean()
+    return {
+        "spearman": constant if overall is None else overall,
+        "spearman_per_image": own if changed.any() else constant,
+    }
+
+
+def other_features(evaluation: Evaluation, path: str, limit: int) -> Features:
+    """Features of at most `limit` images of another data set.
+
+    Raises:
+        UserError: there are no images at `path`.
+    """
+    splits = available_splits(path)
+    table = open_images(path, split=next((s for s in SPLITS if s in splits), splits[0]))
+    rows = np.sort(np.random.default_rng(evaluation.seed).permutation(len(table))[:limit])
+    store = open_store(
+        table,
+        evaluation.image_size,
+        workers=evaluation.workers,
+        memory_limit=evaluation.memory_limit,
+        max_bad_fraction=1.0,
+        progress=False,
+        rows=rows,
+    )
+    return cached_features(evaluation.model, table, store, evaluation.image_size, progress="other images")
+
+
+def _out_of_distribution(evaluation: Evaluation, other: Features, path: str) -> Iterator[tuple[str, object]]:
+    """AUROC of uncertainty, and of minus the embedding's norm, which needs no κ: 1 if all others are less certain."""
+    ours = evaluation.test_features
+    is_other = np.repeat([False, True], [len(ours.rows), len(other.rows)])
+    norms = [-np.linalg.norm(f.embedding, axis=1) for f in (ours, other)]
+    for name, scores in (("uncertainty", (ours.uncertainty, other.uncertainty)), ("norm", norms)):
+        area = auroc_with_p(np.concatenate(scores), is_other, seed=evaluation.seed)
+        yield f"corruption.ood.auroc.{name}", area._asdict()
+    yield "corruption.ood.images", len(other.rows)
+    yield "corruption.ood.data", path
+    figure = new_figure(5.4, 2.8)
+    axes = figure.subplots()
+    both = np.concatenate([ours.uncertainty, other.uncertainty])
+    bins = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 41)
+    for values, colour, label in ((ours.uncertainty, SURE, "test images"), (other.uncertainty, UNSURE, path)):
+        weights = np.full(len(values), 1 / len(values))
+        axes.hist(values, bins, weights=weights, color=colour, alpha=0.6, label=label)
+    axes.set_xlabel("uncertainty", fontsize=9)
+    axes.set_ylabel("share of images", fontsize=9)
+    figure.legend(loc="outside upper left", fontsize=8, frameon=False)
+    tidy(axes)
+    evaluation.save_figure(figure, "ood.png", f"Uncertainty of the test images and of {path}.")
+
+
+def _draw(evaluation: Evaluation, chosen: np.ndarray, found: dict[str, np.ndarray]) -> Figure:
+    """A row for each corruption: an image at every level, and the curve of uncertainty against the level."""
+    features = evaluation.test_features
+    clean = features.uncertainty[chosen]
+    example = int(np.argsort(clean, kind="stable")[len(clean) // 2])  # of median uncertainty
+    store = evaluation.test_store
+    position = np.searchsorted(store.rows, features.rows[chosen[[example]]])
+    batch = next(iter(store.batches([position])))
+    square = pixels(central_crop(batch.images, batch.sizes, evaluation.image_size))
+    figure = new_figure(9.2, 1.3 * len(found))
+    grid = figure.subplots(len(found), LEVELS + 2, width_ratios=[*[1] * (LEVELS + 1), 2.1])
+    quartiles = {
+        kind: np.quantile(np.concatenate([clean[None], values]), [0.25, 0.5, 0.75], axis=1)
+        for kind, values in found.items()
+    }
+    bounds = np.concatenate(list(quartiles.values()), axis=1)
+    margin = 0.06 * max(np.ptp(bounds), 1e-6)
+    for row, (kind, values) in zip(grid, found.items(), strict=True):
+        views = corruption_levels(evaluation, chosen[[example]], kind)(square, batch.sizes, slice(0, 1))
+        shown = torch.cat([square, *(pixels(view) for view in views)]).permute(0, 2, 3, 1).numpy()
+        for axes, image, said in zip(row, shown, [clean[example], *values[:, example]], strict=False):
+            axes.imshow(image, interpolation="nearest" if len(image) < 100 else "antialiased")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_title(f"{said:.3f}", fontsize=8, color=NEUTRAL, pad=2)
+        row[0].set_ylabel(kind, fontsize=9)
+        low, middle, high = quartiles[kind]
+        row[-1].fill_between(range(LEVELS + 1), low, high, color=UNSURE, alpha=0.2, lw=0)
+        row[-1].plot(range(LEVELS + 1), middle, color=UNSURE, marker="o", ms=3, lw=1.3)
+        row[-1].set_ylim(bounds.min() - margin, bounds.max() + margin)
+        row[-1].set_xticks(range(LEVELS + 1))
+        tidy(row[-1])
+    grid[0, -1].set_title("uncertainty, by level", fontsize=8, color=NEUTRAL, pad=2)
+    return figure

@@ -1,0 +1,200 @@
+"""Test-time choice (App. E, Table 5): classify each image by the one of 30 random crops that has the highest κ.
+
+The paper compares that with the clean crop. What it must also be compared with, to tell κ from the crops: one random
+crop, the mean embedding of all 30, and their mean weighted by κ, Σ κμ over the L2-normalised embeddings μ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.context import Evaluation, Undefined
+from vissl_zoo.evaluation.crops import ViewFeatures, each_batch, plain_pipeline, random_views, sample_images
+from vissl_zoo.evaluation.figures import SURE, UNSURE, new_figure, tidy
+from vissl_zoo.evaluation.knn import FEWEST, knn
+from vissl_zoo.evaluation.linear import linear_predictions, shuffled, train
+from vissl_zoo.views import ViewPipeline
+
+TITLE = "test-time choice of a crop by κ"
+NEEDS = {"labels", "kappa", "train"}
+_EPOCHS = "(ImageNet-100; 100, 200 and 500 epochs)"
+PAPER = {
+    "test_time.linear.clean": f"0.7332, 0.7674, 0.7748 {_EPOCHS}",
+    "test_time.linear.highest_kappa.mean": f"0.7351, 0.7736, 0.7761 {_EPOCHS}",
+    "test_time.linear.highest_kappa.std": f"0.0043, 0.0004, 0.0017 {_EPOCHS}",
+    "test_time.kappa.clean": f"867.71, 811.47, 848.23 {_EPOCHS}",
+    "test_time.kappa.highest_kappa.mean": f"917.81, 852.15, 893.12 {_EPOCHS}",
+    "test_time.kappa.highest_kappa.std": f"0.36, 0.42, 0.24 {_EPOCHS}",
+}
+CHOICES = ("one_crop", "highest_kappa", "mean_embedding", "kappa_weighted")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many images and crops; each image costs crops × repeats forward passes, 90 by default."""
+
+    images: int = 500
+    """Labelled test images, drawn by the seed."""
+    crops: int = 30
+    """Random crops of each image, among which κ chooses."""
+    repeats: int = 3
+    """How often all of it is done with new crops, for mean and standard deviation."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Area of a crop as a fraction of the image's; the paper leaves it open, here it is its linear evaluation's."""
+
+
+def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
+    """Top-1 by kNN and linear, and mean κ: of the clean crop, and of each choice with its deviation."""
+    _check(options)
+    chosen = sample_images(evaluation, options.images, np.flatnonzero(evaluation.test_labels >= 0))
+    known = evaluation.train_labels >= 0
+    if known.sum() < FEWEST or not len(chosen):
+        yield (
+            "test_time.knn",
+            Undefined(f"fewer than {FEWEST} labelled training images, or no labelled test image"),
+        )
+        return
+    yield "test_time.images", len(chosen)
+    repeats = [choose_crops(evaluation, options, chosen, step) for step in range(options.repeats)]
+    clean = evaluation.test_features.embedding[chosen]
+    asked = np.stack([clean, *(embedding[name] for embedding, _ in repeats for name in CHOICES)])
+    labels, drawn = evaluation.test_labels[chosen], {}
+    for classifier, classify in (("knn", classify_by_knn), ("linear", classify_linearly)):
+        predictions = classify(evaluation, known, asked.reshape(-1, asked.shape[-1]))
+        if isinstance(predictions, Undefined):
+            yield f"test_time.{classifier}", predictions
+            continue
+        top1 = (predictions.reshape(asked.shape[:2]) == labels).mean(axis=1)
+        drawn[classifier] = {"clean": top1[0]}
+        for name, values in zip(CHOICES, top1[1:].reshape(options.repeats, -1).T, strict=True):
+            drawn[classifier][name] = mean_and_std(values)
+        yield f"test_time.{classifier}", drawn[classifier]
+    yield "test_time.kappa.clean", evaluation.test_features.kappa[chosen].mean(dtype=np.float64)
+    for name in ("one_crop", "highest_kappa"):
+        yield f"test_time.kappa.{name}", mean_and_std(np.array([kappa[name] for _, kappa in repeats]))
+    caption = (
+        f"Top-1 of {len(chosen)} test images by their clean crop (dashed) and by {options.crops} random crops: mean "
+        f"and standard deviation of {options.repeats} repeats."
+    )
+    evaluation.save_figure(_draw(drawn), "test_time.png", caption)
+
+
+def classify_by_knn(evaluation: Evaluation, known: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Classes (Q,) of embeddings (Q, F), with the k that the training images alone choose, the kNN protocol's."""
+    bank, labels = evaluation.train_features.embedding[known], evaluation.train_labels[known]
+    unused = np.zeros(
+        len(queries), dtype=labels.dtype
+    )  # `knn` judges its predictions; here they are judged later
+    return knn(bank, labels, queries, unused, seed=evaluation.seed).predictions
+
+
+def classify_linearly(
+    evaluation: Evaluation, known: np.ndarray, queries: np.ndarray
+) -> np.ndarray | Undefined:
+    """Classes (Q,) of embeddings (Q, F), by the linear protocol's classifier: its rate, start and batches.
+
+    With --linear.augment that one has seen crops; here it is trained on the cached features all the same.
+    """
+    result = linear_predictions(evaluation)
+    if isinstance(result, Undefined):
+        return result
+    options = evaluation.memo["linear_options"]
+    names, y = np.unique(evaluation.train_labels[known], return_inverse=True)
+    x, y = torch.from_numpy(evaluation.train_features.embedding[known]), torch.from_numpy(y)
+    order = shuffled(len(x), options.batch_size, options.epochs, evaluation.seed)
+    weight, bias = train(
+        ((x[i], y[i]) for i in order),
+        options.epochs * -(-len(x) // options.batch_size),
+        x.shape[1],
+        len(names),
+        [result.lr],
+        seed=evaluation.seed,
+        device=next(evaluation.model.parameters()).device,
+        progress="linear classifier",
+    )
+    return names[(torch.from_numpy(queries) @ weight[0].T + bias[0]).argmax(dim=1).numpy()]
+
+
+def choose_crops(
+    evaluation: Evaluation, options: Options, chosen: np.ndarray, step: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """One repeat: embeddings (n, F) by each of `CHOICES`, and the mean κ of the crops that were taken."""
+    pipeline = plain_pipeline(evaluation, options.crops, scale=options.scale, ratio=ViewPipeline.ratio)
+    render = random_views(pipeline, pipeline.draw(len(chosen), step))
+    embeddings: dict[str, list[Tensor]] = {name: [] for name in CHOICES}
+    kappas: dict[str, list[Tensor]] = {"one_crop": [], "highest_kappa": []}
+    what = f"crops, {step + 1} of {options.repeats}"
+    for _, views in each_batch(evaluation, chosen, render, options.crops, progress=what):
+        for name, embedding in combine(views).items():
+            embeddings[name].append(embedding)
+        kappas["one_crop"].append(views.kappa[0])
+        kappas["highest_kappa"].append(views.kappa.amax(dim=0))
+    return (
+        {name: torch.cat(parts).numpy() for name, parts in embeddings.items()},
+        {name: torch.cat(parts).double().mean().item() for name, parts in kappas.items()},
+    )
+
+
+def combine(views: ViewFeatures) -> dict[str, Tensor]:
+    """V views of B images to one embedding (B, F) each, by every one of `CHOICES`; the first view is the random one.
+
+    Σ κμ is scaled to the mean length of the image's V embeddings: kNN does not see it, but a linear classifier has a
+    bias.
+    """
+    embedding, kappa = views.embedding, views.kappa
+    surest = kappa.argmax(dim=0)
+    share = (kappa / kappa.sum(dim=0)).unsqueeze(-1)
+    weighted = (share * normalize(embedding, dim=-1)).sum(dim=0)
+    return {
+        "one_crop": embedding[0],
+        "highest_kappa": embedding[surest, torch.arange(len(surest))],
+        "mean_embedding": embedding.mean(dim=0),
+        "kappa_weighted": weighted * embedding.norm(dim=-1).mean(dim=0).unsqueeze(-1),
+    }
+
+
+def mean_and_std(values: np.ndarray) -> dict[str, object]:
+    """Mean and standard deviation (of a sample, R - 1) of R repeats; one repeat has no deviation."""
+    std = values.std(ddof=1) if len(values) > 1 else Undefined("there is only one repeat")
+    return {"mean": values.mean(), "std": std}
+
+
+def _check(options: Options) -> None:
+    for name in ("images", "crops", "repeats"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--test-time.{name} must be at least 1, not {getattr(options, name)}")
+    least, most = options.scale
+    if not 0 < least <= most <= 1:
+        raise UserError(
+            f"--test-time.scale must be two numbers in (0, 1], the smaller first, not {least} {most}"
+        )
+
+
+def _draw(found: dict[str, dict]) -> Figure:
+    """Top-1 of each choice with its deviation, by classifier; the clean crop is a line."""
+    figure = new_figure(5.6, 2.8)
+    axes = figure.subplots()
+    names = {"knn": ("kNN", SURE), "linear": ("linear", UNSURE)}
+    for place, (classifier, values) in enumerate(found.items()):
+        label, colour = names[classifier]
+        axes.axvline(values["clean"], color=colour, lw=1.2, ls="--")
+        spread = [values[name] for name in CHOICES]
+        deviations = [0.0 if isinstance(s["std"], Undefined) else s["std"] for s in spread]
+        y = np.arange(len(CHOICES)) + 0.2 * (place - 0.5 * (len(found) - 1))
+        style = {"fmt": "o", "ms": 5, "capsize": 3, "lw": 1.4, "color": colour}
+        axes.errorbar([s["mean"] for s in spread], y, xerr=deviations, label=label, **style)
+    labels = ("one random crop", "crop of highest κ", "mean of all crops", "κ-weighted mean")
+    axes.set_yticks(range(len(CHOICES)), labels)
+    axes.set_ylim(len(CHOICES) - 0.5, -0.5)
+    axes.set_xlabel("top-1", fontsize=9)
+    figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
+    tidy(axes)
+    return figure

@@ -1,0 +1,105 @@
+"""The pictures of the uncertainty protocol: ROC (Fig. 4, 5), histogram of κ (Fig. 9), risk against coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
+from vissl_zoo.evaluation.measures import risk_coverage
+
+# Each score has its own colour and dash, so that curves which lie on each other are still told apart.
+STYLES = {
+    "kappa": ("κ", SURE, "-", 2.2),
+    "negative_entropy": ("negative entropy", "#7a4fa3", "-", 1.8),
+    "two_view_cosine": ("two-view cosine", "#2f6db3", "--", 1.3),
+    "knn_distance": ("similarity to neighbours", "#b8860b", "-.", 1.3),
+    "norm": ("embedding norm", NEUTRAL, (0, (1, 1.2)), 1.5),
+    "max_probability": ("max probability (knows labels)", UNSURE, (0, (5, 1.5)), 1.2),
+}
+BINS = 20
+FEWEST_IN_BIN = 10  # below that an accuracy is mostly chance, and is not drawn
+
+
+def roc(scores: Mapping[str, np.ndarray], correct: np.ndarray, areas: Mapping[str, float]) -> Figure:
+    """ROC of each score (N,) as a test for a correct answer (N,) bool, with its AUROC in the legend."""
+    figure = new_figure(4.8, 4.6)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#c9d0d5", lw=1)
+    for name, area in areas.items():
+        label, colour, dash, width = STYLES[name]
+        false, true, _ = roc_curve(correct, scores[name])
+        axes.plot(false, true, color=colour, ls=dash, lw=width, label=f"{label}  {area:.3f}")
+    axes.set_xlabel("wrong answers kept", fontsize=9)
+    axes.set_ylabel("correct answers kept", fontsize=9)
+    axes.set_aspect("equal")
+    axes.legend(fontsize=7.5, frameon=False, loc="lower right", title="AUROC", title_fontsize=8)
+    tidy(axes)
+    return figure
+
+
+def histogram(kappa: np.ndarray, correct: np.ndarray, line: tuple[float, float] | None) -> Figure:
+    """κ (N,) of correct and wrong answers (N,) bool stacked, accuracy per bin, and the logistic regression's curve.
+
+    Args:
+        kappa: at least one value, all finite.
+        correct: which answers are correct.
+        line: slope and intercept of the logistic regression on κ, or None.
+    """
+    figure = new_figure(5.6, 3.4)
+    axes = figure.subplots()
+    kappa = kappa.astype(np.float64)
+    varied = np.ptp(kappa) > 1e-5 * np.abs(kappa).max()
+    middle = kappa.mean()
+    # A collapsed κ is one bar: NumPy cannot cut a range of no width into bins.
+    edges = np.linspace(kappa.min(), kappa.max(), BINS + 1) if varied else middle + np.array([-0.5, 0.5])
+    axes.hist(
+        [kappa[correct], kappa[~correct]],
+        edges,
+        stacked=True,
+        color=[SURE, UNSURE],
+        alpha=0.45,
+        label=["correct", "wrong"],
+    )
+    axes.set_xlabel("κ", fontsize=9)
+    axes.set_ylabel("images", fontsize=9)
+    right = axes.twinx()
+    count, centres = np.histogram(kappa, edges)[0], (edges[:-1] + edges[1:]) / 2
+    filled = count >= min(FEWEST_IN_BIN, count.max())
+    accuracy = np.histogram(kappa[correct], edges)[0][filled] / count[filled]
+    right.plot(centres[filled], accuracy, color=UNSURE, marker="o", ms=3, lw=1.3, label="accuracy per bin")
+    if line is not None:
+        x = np.linspace(edges[0], edges[-1], 200)
+        curve = 0.5 * (1 + np.tanh((line[0] * x + line[1]) / 2))
+        right.plot(x, curve, color="#23292e", ls=":", lw=1.5, label="logistic regression")
+    right.set_ylim(0, 1.02)
+    right.set_ylabel("accuracy", fontsize=9)
+    tidy(axes)
+    right.spines["top"].set_visible(False)
+    right.tick_params(labelsize=8)
+    handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, fontsize=7.5, frameon=False, ncols=4, loc="outside upper center")
+    return figure
+
+
+def risk_against_coverage(scores: Mapping[str, np.ndarray], correct: np.ndarray) -> Figure:
+    """The error rate among the surest share of the images, by each score (N,); perfect order and chance beside them."""
+    figure = new_figure(5.2, 3.8)
+    axes = figure.subplots()
+    for name, score in scores.items():
+        label, colour, dash, width = STYLES[name]
+        curve = risk_coverage(score, correct)
+        axes.plot(curve.coverage, curve.risk, color=colour, ls=dash, lw=width, label=label)
+    best = risk_coverage(correct.astype(np.float64), correct)
+    axes.plot(best.coverage, best.risk, color="#23292e", lw=1, label="perfect order")
+    axes.axhline((~correct).mean(), color="#c9d0d5", lw=1, label="no order", zorder=0)
+    axes.set_xlabel("coverage: share of images answered, the surest first", fontsize=9)
+    axes.set_ylabel("risk: share of them wrong", fontsize=9)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 1)
+    axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    tidy(axes)
+    return figure
