@@ -116,3 +116,14 @@ def test_labels_may_be_any_integers():
     plain, sparse = knn(bank, labels, queries, truth), knn(bank, ids[labels], queries, ids[truth])
     assert (sparse.top1, sparse.k) == (plain.top1, plain.k)
     assert np.array_equal(sparse.predictions, ids[plain.predictions])
+
+
+@pytest.mark.parametrize(("chunk", "bank_chunk"), [(3, 7), (1, 1), (100, 5), (4, 1000)])
+def test_chunks_of_queries_and_bank_change_nothing(chunk, bank_chunk):
+    generator = torch.Generator().manual_seed(0)
+    queries, bank = torch.randn(11, 6, generator=generator), torch.randn(53, 6, generator=generator)
+    similarity = torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(bank, dim=1).T
+    expected = similarity.topk(20, dim=1)
+    values, indices = nearest(queries, bank, 20, chunk=chunk, bank_chunk=bank_chunk)
+    torch.testing.assert_close(values, expected.values)
+    assert torch.equal(indices, expected.indices)

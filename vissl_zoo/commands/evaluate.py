@@ -9,15 +9,13 @@ from pathlib import Path
 import torch
 
 from vissl_zoo.cli import parse_flags
-from vissl_zoo.data import ImageTable, available_splits, open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation
-from vissl_zoo.evaluation.loading import load_model
+from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.run import run_protocols, write_results
 
 ABOUT = "measure a run, an export or any timm model: accuracy, uncertainty, figures"
-TEST_SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,14 @@ def main(arguments: list[str]) -> None:
 def open_evaluation(model: str, flags: General) -> Evaluation:
     """Load the model and open its images; nothing is decoded yet."""
     loaded = load_model(model, random_init=flags.random_init, image_size=flags.image_size)
-    train, test = open_tables(flags.data)
+    data = flags.data
+    train, test = open_tables(
+        data.path,
+        train_split=data.train_split,
+        split=data.split,
+        image_column=data.image_column,
+        label_column=data.label_column,
+    )
     folder = Path(flags.output_dir or Path("evaluations") / Path(model).name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,16 +123,3 @@ def open_evaluation(model: str, flags: General) -> Evaluation:
         seed=flags.seed,
         workers=flags.data.workers,
     )
-
-
-def open_tables(data: Data) -> tuple[ImageTable | None, ImageTable]:
-    """The training and the test images; without a second split all images are measured on and none learnt from."""
-    columns = {"image_column": data.image_column, "label_column": data.label_column}
-    splits = available_splits(data.path)
-    split = data.split or next((s for s in TEST_SPLITS if s in splits and s != data.train_split), None)
-    if split is None:
-        return None, open_images(data.path, split=data.train_split, **columns)
-    test = open_images(data.path, split=split, **columns)
-    if data.train_split not in splits or data.train_split == test.split:
-        return None, test
-    return open_images(data.path, split=data.train_split, **columns), test

@@ -37,18 +37,32 @@ class KNNResult(NamedTuple):
     validation_top1: np.ndarray
 
 
-def nearest(queries: Tensor, bank: Tensor, k: int, *, chunk: int = 1024) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, bank: Tensor, k: int, *, chunk: int = 1024, bank_chunk: int = 65536
+) -> tuple[Tensor, Tensor]:
     """Cosine similarity and index (N, k) of each query's k nearest in the bank, the nearest first.
+
+    Beside its arguments it holds chunk × bank_chunk similarities and (N, 2k) candidates: 10,000 queries among a
+    million images of width 512 stay under 4 GB, of which the bank itself is 2.
 
     Args:
         queries: (N, F), normalised here.
         bank: (M, F), normalised here, M >= k.
         k: neighbours.
-        chunk: queries compared at once, which bounds the memory at chunk × M.
+        chunk: queries compared at once.
+        bank_chunk: images of the bank that they are compared with at once.
     """
-    queries, bank = normalize(queries.float(), dim=1), normalize(bank.float(), dim=1)
-    found = [(part @ bank.T).topk(k, dim=1) for part in queries.split(chunk)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+    queries = normalize(queries.float(), dim=1)
+    values = torch.full((len(queries), 0), -torch.inf)
+    indices = torch.empty((len(queries), 0), dtype=torch.int64)
+    for start in range(0, len(bank), bank_chunk):
+        part = normalize(bank[start : start + bank_chunk].float(), dim=1).T
+        found = [(q @ part).topk(min(k, part.shape[1]), dim=1) for q in queries.split(chunk)]
+        values = torch.cat([values, torch.cat([f.values for f in found])], dim=1)
+        indices = torch.cat([indices, torch.cat([f.indices for f in found]) + start], dim=1)
+        values, kept = values.topk(min(k, values.shape[1]), dim=1)
+        indices = indices.gather(1, kept)
+    return values, indices
 
 
 def predict_for_every_k(similarity: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""From what a person types to a model: a run folder, an export, a name of the zoo, or any name of timm."""
+"""From what a person types to a model and its images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from vissl_zoo.data import ImageTable, available_splits, open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.hub import load_heads
 from vissl_zoo.models import create_model
+
+TEST_SPLITS = ("test", "validation")
 
 
 class Loaded(NamedTuple):
@@ -58,3 +61,29 @@ def load_model(name: str, *, random_init: bool = False, image_size: int | None =
     size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
     label = f"{name} (random weights)" if random_init else name
     return Loaded(model, label, size, None if folder is None or random_init else load_heads(folder))
+
+
+def open_tables(
+    path: str, *, train_split: str = "train", split: str | None = None, **columns: str | None
+) -> tuple[ImageTable | None, ImageTable]:
+    """The training and the test images of a data set; nothing is decoded yet.
+
+    Without a second split all images are measured on, and there are none to learn from (None).
+
+    Args:
+        path: as for `open_images`.
+        train_split: the split that classifiers learn from.
+        split: the split to measure on; by default `test` or `validation`, whichever exists.
+        columns: `image_column` and `label_column`, as for `open_images`.
+
+    Raises:
+        UserError: as `open_images`.
+    """
+    splits = available_splits(path)
+    split = split or next((s for s in TEST_SPLITS if s in splits and s != train_split), None)
+    if split is None:
+        return None, open_images(path, split=train_split, **columns)
+    test = open_images(path, split=split, **columns)
+    if train_split not in splits or train_split == test.split:
+        return None, test
+    return open_images(path, split=train_split, **columns), test

@@ -19,9 +19,9 @@ from vissl_zoo.data import BadImage, ImageStore, ImageTable, available_splits, o
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.features import Features, extract
 from vissl_zoo.evaluation.knn import FEWEST, knn
+from vissl_zoo.evaluation.loading import TEST_SPLITS
 from vissl_zoo.evaluation.uncertainty import auroc, edge_density, pixel_deviation, spearman
 
-EVALUATION_SPLITS = ("test", "validation")
 HELD_OUT = 0.1  # of the training images, where the data have no other split
 GALLERY = 16
 
@@ -143,7 +143,7 @@ def choose_images(
     columns = {"image_column": columns[0], "label_column": columns[1]}
     if split is None:
         others = [s for s in available_splits(table.path) if s != table.split]
-        split = next((s for s in EVALUATION_SPLITS if s in others), None)
+        split = next((s for s in TEST_SPLITS if s in others), None)
     scored_table = None if split is None else open_images(table.path, split=split, **columns)
     if scored_table is not None and scored_table.split != table.split:
         scored_rows, bank_rows = rng.permutation(len(scored_table)), rng.permutation(len(table))

@@ -23,11 +23,13 @@ class Results:
         metrics: nested by dotted name; a measure that is undefined is None.
         reasons: why, by dotted name.
         left_out: why a whole protocol was left out, by its name.
+        sections: (dotted names, figures) of each protocol that ran, by its name.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    sections: dict[str, tuple[list[str], list[tuple[str, str]]]] = field(default_factory=dict)
 
     def add(self, name: str, value: Any) -> None:
         """Put one value in its place; numbers of NumPy become plain ones, `Undefined` and NaN become None."""
@@ -70,8 +72,11 @@ def run_protocols(evaluation: Evaluation, protocols: Sequence[str], options: Map
         if missing:
             results.left_out[name] = "; ".join(missing)
             continue
+        names, drawn = [], len(evaluation.figures)
         for key, value in protocol.evaluate(evaluation, options[name]):
             results.add(key, value)
+            names.append(key)
+        results.sections[name] = names, evaluation.figures[drawn:]
     return results
 
 
@@ -90,10 +95,12 @@ def write_results(evaluation: Evaluation, results: Results, name: str, command: 
         data=evaluation.test.path,
         split=evaluation.test.split,
         images=len(evaluation.test_features.rows),
-        rows=[(key, _shown(value), paper.get(key, "")) for key, value in results.flat().items()],
+        sections=[
+            (PROTOCOLS[protocol].TITLE, [row for key in names for row in _rows(results, key, paper)], figures)
+            for protocol, (names, figures) in results.sections.items()
+        ],
         reasons=results.reasons,
         left_out={PROTOCOLS[key].TITLE: why for key, why in results.left_out.items()},
-        figures=evaluation.figures,
     )
     (folder / "index.html").write_text(page)
 
@@ -127,10 +134,26 @@ def _lacks(evaluation: Evaluation, need: str) -> str | None:
     return None if all(table.labels is not None for table in tables) else "the images have no labels"
 
 
+def _rows(results: Results, key: str, paper: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(name, value, the paper's) of one result: a row for each number, but one for a value with its interval."""
+    value = results.metrics
+    for part in key.split("."):
+        value = value[part]
+    if not isinstance(value, Mapping):
+        return [(key, _shown(value), paper.get(key, ""))]
+    if value.keys() >= {"value", "ci_low", "ci_high", "p_value"}:
+        known = paper.get(key) or paper.get(f"{key}.value", "")
+        if value["value"] is None:
+            return [(key, "undefined", known)]
+        interval = f"{_shown(value['ci_low'])} to {_shown(value['ci_high'])}, p = {_shown(value['p_value'])}"
+        return [(key, f"{_shown(value['value'])} ({interval})", known)]
+    return [(name, _shown(v), paper.get(name, "")) for name, v in _flat(value, f"{key}.").items()]
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return "undefined"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vissl_zoo.data import ImageTable, available_splits, open_images
+from vissl_zoo.data import ImageTable, available_splits
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.linear import LinearOptions, linear_predictions
+from vissl_zoo.evaluation.loading import open_tables
 
 TITLE = "transfer to other data sets"
 NEEDS: set[str] = set()  # it brings its own images
-TEST_SPLITS = ("test", "validation")
 
 # The paper's Table 7, pre-trained for 100 epochs on ImageNet-100: SimSiam, VI-SimSiam, and names of the data set.
 TABLE_7 = {
@@ -71,13 +71,11 @@ def data_set_name(path: str) -> str:
 
 
 def _open(path: str) -> tuple[ImageTable, ImageTable]:
-    splits = available_splits(path)
-    test = next((split for split in TEST_SPLITS if split in splits), None)
-    if test is None or "train" not in splits:
+    train, test = open_tables(path)
+    if train is None:
         raise UserError(
-            f"--transfer.data {path} needs a split train and one test; it has {', '.join(splits)}"
+            f"--transfer.data {path} needs a split train and one test; it has {', '.join(available_splits(path))}"
         )
-    tables = open_images(path, split="train"), open_images(path, split=test)
-    if any(table.labels is None for table in tables):
+    if train.labels is None or test.labels is None:
         raise UserError(f"--transfer.data {path} has no labels")
-    return tables
+    return train, test
