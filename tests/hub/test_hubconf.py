@@ -31,7 +31,7 @@ def test_list():
 
 def test_dependencies_can_be_imported():
     for name in hubconf().dependencies:
-        importlib.import_module(name)
+        assert importlib.import_module(name).__name__ == name
 
 
 def test_load_is_create_model():

@@ -1,6 +1,7 @@
 """What PowerSpherical and VonMisesFisher share: a density on the sphere that depends on z only through μ·z."""
 
 import math
+from abc import ABC, abstractmethod
 from numbers import Number
 
 import torch
@@ -12,7 +13,7 @@ from vissl_zoo.distributions.precision import result_dtype, widen, working_dtype
 from vissl_zoo.distributions.sphere import broadcastable, check_pairable, checked_dim, unit_sphere
 
 
-class RotationallySymmetric(Distribution):
+class RotationallySymmetric(Distribution, ABC):
     """A distribution on S^(d-1) that is symmetric about a mean direction μ, with a concentration κ.
 
     Args:
@@ -116,21 +117,21 @@ class RotationallySymmetric(Distribution):
             noise = normalize(noise - (noise * mu).sum(-1, keepdim=True) * mu, dim=-1)
         return self._result((part - rest) * mu + 2 * (part * rest).sqrt() * noise)
 
+    @abstractmethod
     def _log_density(self, kappa: Tensor, value: Tensor) -> Tensor:
         """log p(value) for κ (*batch) and value (..., d), as (...)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _resultant_length(self, kappa: Tensor) -> Tensor:
         """E[t], in κ's shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _variances(self, kappa: Tensor) -> tuple[Tensor, Tensor]:
         """(Var[t], E[1-t²]/(d-1)), each in κ's shape; small ones as precise as large ones."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _cosine_halves(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Samples of ((1+t)/2, (1-t)/2), each (*sample_shape, *batch), positive, differentiable in κ."""
-        raise NotImplementedError
 
     def _kappa_for_sampling(self) -> Tensor:
         # torch's gamma sampler and its gradient want float64; where that is missing so are they.
