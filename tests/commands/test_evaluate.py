@@ -81,6 +81,10 @@ def test_without_labels_the_rest_is_said_to_be_left_out(demo_run, tmp_path, caps
         (["evaluate", "test_resnet", "--random-init", "--data.path", "/no/such"], "/no/such"),
         (["evaluate", "test_resnet", "--random-init", "--data.split", "tset"], "tset"),
         (["evaluate", "test_resnet", "--random-int"], "--random-int"),
+        (["evaluate", "test_resnet", "--random-init", "--seed", "-1"], "--seed"),
+        (["evaluate", "test_resnet", "--random-init", "--image-size", "0"], "--image-size"),
+        (["evaluate", "test_vit", "--random-init", "--image-size", "31"], "--image-size 31"),
+        (["evaluate", "test_resnet", "--random-init", "--data.train-split", "trian"], "trian"),
     ],
 )
 def test_bad_input_is_one_line(arguments, named, capsys):
@@ -101,3 +105,18 @@ def test_help_names_every_command_and_protocol(capsys):
     assert not stop.value.code
     shown = capsys.readouterr().out
     assert all(name in shown for name in PROTOCOLS)
+
+
+def test_default_folders_do_not_overwrite_each_other(tmp_path):
+    from vissl_zoo.commands.evaluate import Arguments, Data, default_name
+
+    run = tmp_path / "demo"
+    (run / "export").mkdir(parents=True)
+    names = {
+        default_name(str(run), Arguments()),
+        default_name(str(run), Arguments(random_init=True)),
+        default_name(str(run), Arguments(data=Data(path="uoft-cs/cifar10"))),
+        default_name("resnet50.a1_in1k", Arguments()),
+    }
+    assert names == {"demo-shapes", "demo-random-shapes", "demo-cifar10", "resnet50.a1_in1k-shapes"}
+    assert default_name(str(run / "export"), Arguments()) == "demo-shapes"

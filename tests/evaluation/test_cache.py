@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vissl_zoo.data import open_images, open_store
+from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import cache
 from vissl_zoo.models import create_model
 
@@ -77,3 +78,22 @@ def test_the_folder_is_where_the_variables_say(monkeypatch, tmp_path):
     monkeypatch.delenv("VISSL_ZOO_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.cache_folder() == tmp_path / "vissl_zoo"
+
+
+def test_models_that_share_all_tensors_are_told_apart():
+    wide, narrow = model(), model()
+    narrow.kappa_head.latent_dim = 64  # the same weights, another uncertainty
+    assert cache.model_hash(wide) == cache.model_hash(model())
+    assert cache.model_hash(wide) != cache.model_hash(narrow)
+
+
+def test_a_broken_model_is_refused(calls, images):
+    net = model()
+    next(net.parameters()).data.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        features(net, images)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(monkeypatch, images):
+    monkeypatch.setenv("VISSL_ZOO_CACHE", "/proc/nowhere")
+    assert len(features(model(), images).kappa) == 40

@@ -44,7 +44,8 @@ class General:
     protocols: tuple[str, ...] = tuple(PROTOCOLS)
     """Which protocols to run, in this order; by default all."""
     output_dir: str | None = None
-    """Where metrics.json, predictions.parquet, figures and index.html go; by default evaluations/ and the name."""
+    """Where metrics.json, predictions.parquet, figures and index.html go; by default a folder in evaluations/
+    named after the model and the data."""
     image_size: int | None = None
     """Side of the images in pixels; by default what the model was trained at."""
     random_init: bool = False
@@ -81,6 +82,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
         )
+    if flags.seed < 0 or (flags.image_size is not None and flags.image_size < 1):
+        raise UserError(
+            f"--seed must not be negative, --image-size positive: {flags.seed}, {flags.image_size}"
+        )
     unknown = [name for name in flags.protocols if name not in PROTOCOLS]
     if unknown:
         raise UserError(f"--protocols: unknown {', '.join(unknown)}; there are: {', '.join(PROTOCOLS)}")
@@ -96,6 +101,14 @@ def main(arguments: list[str]) -> None:
     print(f"\nreport: {evaluation.output_dir / 'index.html'}")
 
 
+def default_name(model: str, flags: General) -> str:
+    """The output folder's name: the model's and the data's, so that one evaluation does not overwrite another."""
+    path = Path(model).resolve() if Path(model).is_dir() else Path(model)
+    name = path.parent.name if path.name == "export" else path.name
+    random = "-random" if flags.random_init else ""
+    return f"{name}{random}-{Path(flags.data.path).resolve().name.removesuffix('.parquet')}"
+
+
 def open_evaluation(model: str, flags: General) -> Evaluation:
     """Load the model and open its images; nothing is decoded yet."""
     loaded = load_model(model, random_init=flags.random_init, image_size=flags.image_size)
@@ -107,7 +120,7 @@ def open_evaluation(model: str, flags: General) -> Evaluation:
         image_column=data.image_column,
         label_column=data.label_column,
     )
-    folder = Path(flags.output_dir or Path("evaluations") / Path(model).name)
+    folder = Path(flags.output_dir or Path("evaluations") / default_name(model, flags))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

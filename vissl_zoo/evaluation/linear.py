@@ -76,7 +76,7 @@ def linear_predictions(
 
     Args:
         evaluation: the model and the labelled images.
-        options: how to train; None takes whatever was trained before, else the defaults.
+        options: how to train; None takes whatever was trained before or asked for, else the defaults.
 
     Returns:
         The result, or `Undefined` where there are too few labels.
@@ -86,7 +86,7 @@ def linear_predictions(
     """
     trained_with, result = evaluation.memo.get("linear_options"), evaluation.memo.get("linear")
     if result is None or options not in (None, trained_with):
-        options = options or LinearOptions()
+        options = options or trained_with or LinearOptions()
         result = _evaluate(evaluation, options)
         evaluation.memo |= {"linear": result, "linear_options": options}
     return result

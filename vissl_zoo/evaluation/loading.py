@@ -59,6 +59,12 @@ def load_model(name: str, *, random_init: bool = False, image_size: int | None =
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name} cannot be loaded: {reason}") from error
     size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{name} cannot take images of --image-size {size}: {reason}") from error
     label = f"{name} (random weights)" if random_init else name
     return Loaded(model, label, size, None if folder is None or random_init else load_heads(folder))
 
@@ -73,17 +79,21 @@ def open_tables(
     Args:
         path: as for `open_images`.
         train_split: the split that classifiers learn from.
-        split: the split to measure on; by default `test` or `validation`, whichever exists.
+        split: the split to measure on; by default `test` or `validation`, the first that has labels.
         columns: `image_column` and `label_column`, as for `open_images`.
 
     Raises:
         UserError: as `open_images`.
     """
     splits = available_splits(path)
-    split = split or next((s for s in TEST_SPLITS if s in splits and s != train_split), None)
-    if split is None:
+    if train_split != "train" and train_split not in splits:
+        raise UserError(f"{path} has no split {train_split!r} to learn from; it has {', '.join(splits)}")
+    wanted = [split] if split else [s for s in TEST_SPLITS if s in splits and s != train_split]
+    if not wanted:
         return None, open_images(path, split=train_split, **columns)
-    test = open_images(path, split=split, **columns)
+    tables = [open_images(path, split=s, **columns) for s in wanted]
+    # A test split without labels, as challenges have, gives way to a validation split that has them.
+    test = next((table for table in tables if table.labels is not None), tables[0])
     if train_split not in splits or train_split == test.split:
         return None, test
     return open_images(path, split=train_split, **columns), test

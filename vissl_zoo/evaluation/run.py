@@ -66,6 +66,9 @@ def run_protocols(evaluation: Evaluation, protocols: Sequence[str], options: Map
         options: an `Options` for each of them.
     """
     results = Results()
+    # Other protocols train the linear classifier if they come first: as it was asked for, and only once.
+    if "linear" in options:
+        evaluation.memo["linear_options"] = options["linear"]
     for name in protocols:
         protocol = PROTOCOLS[name]
         missing = [why for need in sorted(protocol.NEEDS) if (why := _lacks(evaluation, need))]
@@ -84,7 +87,9 @@ def write_results(evaluation: Evaluation, results: Results, name: str, command: 
     """Write metrics.json, predictions.parquet and index.html into the evaluation's folder."""
     folder = evaluation.output_dir
     notes = {"reasons": results.reasons, "left_out": results.left_out}
-    written = {"model": name, "data": evaluation.test.path, "split": evaluation.test.split, **results.metrics}
+    images, corrupt = len(evaluation.test_features.rows), len(evaluation.test_store.bad)
+    about = {"model": name, "data": evaluation.test.path, "split": evaluation.test.split}
+    written = {**about, "images": images, "corrupt_images": corrupt, **results.metrics}
     (folder / "metrics.json").write_text(json.dumps({**written, **notes}, indent=1, allow_nan=False) + "\n")
     _write_predictions(evaluation)
     paper = {key: text for protocol in PROTOCOLS.values() for key, text in protocol.PAPER.items()}
@@ -94,7 +99,8 @@ def write_results(evaluation: Evaluation, results: Results, name: str, command: 
         command=command,
         data=evaluation.test.path,
         split=evaluation.test.split,
-        images=len(evaluation.test_features.rows),
+        images=images,
+        corrupt=corrupt,
         sections=[
             (PROTOCOLS[protocol].TITLE, [row for key in names for row in _rows(results, key, paper)], figures)
             for protocol, (names, figures) in results.sections.items()

@@ -41,6 +41,7 @@ def evaluation_of(tmp_path, test_labels, train_labels, kappa, dino=False, linear
     test = SimpleNamespace(labels=test_labels, path="d", split="test", name=lambda row: f"row {row}")
     evaluation = Evaluation(model, None, train, test, 8, tmp_path)
     evaluation.test_features = features(test_labels, kappa)
+    evaluation.test_store = SimpleNamespace(bad=[])
     if train is not None:
         evaluation.train_features = features(train_labels)
     count = len(evaluation.test_features.rows)
