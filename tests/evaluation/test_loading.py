@@ -47,3 +47,18 @@ def test_what_cannot_be_loaded_is_one_line(name):
 def test_a_folder_without_an_export(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         load_model(str(tmp_path))
+
+
+def test_a_labelled_split_goes_before_an_unlabelled_test_split(tmp_path):
+    import datasets
+    from PIL import Image
+
+    from vissl_zoo.evaluation.loading import open_tables
+
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    for split, labels in {"train": [0, 1], "validation": [1, 0], "test": [-1, -1]}.items():
+        columns = {"image": [Image.new("RGB", (16, 16))] * 2, "label": labels}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / f"{split}.parquet")
+    train, test = open_tables(str(tmp_path))
+    assert (train.split, test.split) == ("train", "validation")
+    assert open_tables(str(tmp_path), split="test")[1].split == "test"

@@ -28,3 +28,23 @@ def test_what_is_no_number_is_null_and_said(value):
     results.add("a.b", value)
     assert results.metrics == {"a": {"b": None}}
     assert "a.b" in results.reasons
+
+
+def test_linear_options_hold_whichever_protocol_trains_first(monkeypatch):
+    from types import SimpleNamespace
+
+    from vissl_zoo.evaluation import linear, run
+
+    trained = []
+    monkeypatch.setattr(linear, "_evaluate", lambda evaluation, options: trained.append(options) or object())
+    asked = linear.LinearOptions(epochs=3)
+    first = SimpleNamespace(
+        NEEDS=set(), evaluate=lambda e, o: [("first", linear.linear_predictions(e) is None)]
+    )
+    second = SimpleNamespace(
+        NEEDS=set(), evaluate=lambda e, o: [("second", linear.linear_predictions(e, o) is None)]
+    )
+    monkeypatch.setattr(run, "PROTOCOLS", {"first": first, "linear": second})
+    evaluation = SimpleNamespace(memo={}, figures=[])
+    run.run_protocols(evaluation, ["first", "linear"], {"first": None, "linear": asked})
+    assert trained == [asked]
