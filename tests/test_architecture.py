@@ -9,20 +9,24 @@ import timm.models
 
 # What each room may import of the others. `errors` is everybody's; a room may always import itself.
 MAY_IMPORT = {
-    "": {"models"},  # vissl_zoo/__init__.py
+    "": {"models", "fitting"},  # vissl_zoo/__init__.py
     "errors": set(),
     "distributions": set(),
     "networks": {"distributions"},
-    "models": {"distributions", "networks"},
+    "weights": set(),
+    "models": {"distributions", "networks", "weights"},
+    "speed": set(),
     "methods": {"distributions", "networks", "models"},
     "data": set(),
     "cli": set(),
-    "commands": {"cli", "data", "evaluation"},
+    "commands": {"cli", "data", "evaluation", "scoring", "fitting", "hub", "speed"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
-    "evaluation": {"models", "data", "views", "hub"},
+    "evaluation": {"models", "data", "views", "hub", "speed"},
+    "scoring": {"models", "data", "views", "evaluation", "hub", "speed"},
+    "fitting": {"distributions", "networks", "models", "data", "views", "evaluation", "hub", "speed"},
     "hub": {"models", "networks"},
-    "training": {"recipes", "methods", "models", "networks", "data", "views"},
+    "training": {"recipes", "methods", "models", "networks", "data", "views", "speed"},
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}
