@@ -1,0 +1,148 @@
+"""A plan of runs is timed, trained in pieces, evaluated and tabulated, and goes on where it was."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.recipes import RECIPES
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """experiments/run.py as a module; it lies outside the package."""
+    sys.path.insert(0, str(FOLDER))
+    spec = importlib.util.spec_from_file_location("experiments_run", FOLDER / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["experiments_run"] = module
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def commands(script, monkeypatch):
+    """What the script would run, noted instead of run."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(script, "call", seen.append)
+    return seen
+
+
+def test_every_run_of_every_plan_is_of_a_known_recipe_and_has_readable_flags(script):
+    from vissl_zoo.recipes import parse
+
+    for name, plan in script.PLANS.items():
+        assert len({run.name for run in plan}) == len(plan), name
+        for run in plan:
+            assert run.recipe in RECIPES
+            recipe = parse([run.recipe, *run.flags])
+            if "." in run.name:  # the weights are called after the model that they are of
+                assert run.name.split(".")[0] == recipe.model
+
+
+def test_the_weights_that_are_shipped_are_six_at_most(script):
+    for name in ("cifar10", "cifar10_cpu"):
+        shipped = [run.name for run in script.PLANS[name] if run.ship]
+        assert 1 <= len(shipped) <= 6
+        assert shipped[0] == "vi_simsiam_resnet18.cifar10"
+
+
+def test_a_run_is_resumed_only_when_there_is_something_to_resume(script, commands, tmp_path):
+    run = script.Experiment("a.b", "demo", ("--epochs", "2"))
+    flags = script.Arguments(piece_minutes=3)
+
+    def work(command):
+        commands.append(command)
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "1").touch()
+        if len(commands) == 2:
+            (tmp_path / "export").mkdir()
+            (tmp_path / "export" / "model.safetensors").touch()
+
+    script.call = work
+    assert script.train(run, flags, tmp_path, deadline=float("inf"))
+    assert len(commands) == 2
+    assert "--resume" not in commands[0]
+    assert commands[1][-1] == "--resume"
+    assert commands[0][commands[0].index("--max-minutes") + 1] == "3.000"
+    assert script.train(run, flags, tmp_path, deadline=0)
+    assert len(commands) == 2
+
+
+def test_no_time_left_means_no_training(script, commands, tmp_path, capsys):
+    run = script.Experiment("a.b", "demo")
+    assert not script.train(run, script.Arguments(), tmp_path, deadline=0)
+    assert commands == []
+    assert "call again" in capsys.readouterr().out
+
+
+def test_only_what_is_finished_is_evaluated_and_shipped(script, commands, tmp_path):
+    run = script.Experiment("a.tag", "demo", splits=("train[:10]", "train[10:]"))
+    script.evaluate(run, script.Arguments(), tmp_path)
+    script.ship(run, tmp_path)
+    assert commands == []
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.safetensors").touch()
+    script.evaluate(run, script.Arguments(), tmp_path)
+    script.ship(run, tmp_path)
+    assert [("--random-init" in c) for c in commands] == [False, True, False]
+    assert "train[10:]" in commands[0]
+    assert commands[2][-2:] == ["--tag", "tag"]
+
+
+def test_the_table_has_a_dash_for_what_was_not_measured(script, tmp_path):
+    runs = [script.Experiment("one", "demo"), script.Experiment("two", "demo")]
+    (tmp_path / "one" / "evaluation").mkdir(parents=True)
+    metrics = {"knn": {"top1": 0.51234}, "uncertainty": {"knn": {"auroc": {"kappa": {"value": 0.7}}}}}
+    (tmp_path / "one" / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "one" / "metrics.jsonl").write_text('{"epoch": 40.0}\n')
+    header, _, one, two = script.tabulate(runs, tmp_path).splitlines()
+    assert one.startswith("| one | 40 | 0.512 | – | – | 0.700 |")
+    assert set(two.removeprefix("| two |").replace(" ", "")) == {"|", "–"}
+    assert header.count("|") == one.count("|") == two.count("|")
+    assert (tmp_path / "RESULTS.md").read_text().count("\n") == 4
+
+
+def test_a_failed_command_stops_with_one_line(script):
+    with pytest.raises(UserError, match="ended with code 3"):
+        script.call([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["cifar"], "unknown plan 'cifar'; there are: cifar10"),
+        ([], "PLAN is one of"),
+        (["cifar10", "--only", "resnet"], "no run resnet"),
+        (["cifar10", "--stages", "fly"], "stages"),
+    ],
+)
+def test_bad_input_is_one_line(script, arguments, said, capsys):
+    assert script.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_plan_really_runs(tmp_path):
+    """Timed, trained in pieces, and tabulated, through the command line."""
+    tiny = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import run\n"
+        "flags = ('--max-steps', '6', '--batch-size', '16', '--no-report', '--log-every', '2')\n"
+        "run.PLANS['tiny'] = [run.Experiment('demo', 'demo', flags)]\n"
+        "raise SystemExit(run.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", tiny, str(FOLDER), "tiny", "--data.path", "shapes"]
+    command += ["--output-dir", str(tmp_path), "--stages", "train", "table"]
+    for _ in range(2):  # the second time there is nothing to do
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "export" / "model.safetensors").exists()
+    assert "| demo | " in done.stdout
+    assert "export:" not in done.stdout
