@@ -1,0 +1,187 @@
+"""Fine-tune a model of yours on labelled images, beside the same network from scratch.
+
+    accelerate launch examples/fine_tune.py --model runs/demo/export --data.path labelled/
+
+`labelled/` holds one folder of images per class; 20 images will do to begin with. Parquet files and Hub data
+sets work as well. What has no test split gives a quarter of each class for testing, and with few of them the
+accuracy is coarse. `--freeze` trains the classifier alone (linear probe): faster, and the embedding stays as it was.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.utils import set_seed
+from timm.data import create_transform, resolve_model_data_config
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from tqdm import tqdm
+
+from vissl_zoo.cli import parse_flags
+from vissl_zoo.data import ImageTable
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.loading import load_model, open_tables
+from vissl_zoo.hub import export_model
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled images."""
+
+    path: str = "shapes"
+    """A folder with one folder of images per class, parquet files, a Hub data set, or `shapes`."""
+    train_split: str = "train"
+    """The split to learn from."""
+    split: str | None = None
+    """The split to test on; by default `test` or `validation`, else a quarter of each class."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to fine-tune, on what, and how."""
+
+    model: str = "runs/demo/export"
+    """A run folder, an export folder, or the name of a model with weights."""
+    data: Data = field(default_factory=Data)
+    freeze: bool = False
+    """Train the classifier alone."""
+    steps: int = 200
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Images a step, over all processes together; no more than there are."""
+    lr: float | None = None
+    """Learning rate of AdamW at its highest, by default 1e-3, and 3e-2 with --freeze."""
+    layer_decay: float | None = None
+    """Factor by which each earlier layer learns more slowly, such as 0.75; by default none."""
+    image_size: int | None = None
+    """Side of the images in pixels; by default what the model was trained at."""
+    seed: int = 0
+    """Of the order and the crops of the images, and of the images held out."""
+    output_dir: str | None = None
+    """Where the fine-tuned model is written, as a folder that timm loads."""
+
+
+class Images(Dataset):
+    """Rows of a table as (image (3, s, s), label)."""
+
+    def __init__(self, table: ImageTable, rows: np.ndarray, model: nn.Module, size: int, training: bool):
+        config = resolve_model_data_config(model) | {"input_size": (3, size, size)}
+        self.transform = create_transform(**config, is_training=training)
+        self.table, self.rows, self.size = table, rows, size
+        # Photos of 12 megapixels are decoded once, not at each step.
+        self.decoded = lru_cache(1024)(self._decode)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int):
+        row = self.rows[i]
+        return self.transform(self.decoded(row)), int(self.table.labels[row])
+
+    def _decode(self, row: int):
+        image, _ = self.table.read_with_size(row, (2 * self.size, 2 * self.size))
+        scale = 2 * self.size / min(image.size)
+        return image if scale >= 1 else image.resize([math.ceil(scale * side) for side in image.size])
+
+
+def fine_tune(model: nn.Module, images: Images, options: Options, accelerator: Accelerator) -> nn.Module:
+    """Train `model` on `images` and return it as accelerate wrapped it: the whole loop."""
+    model.requires_grad_(not options.freeze)
+    model.get_classifier().requires_grad_(True)
+    lr = options.lr or (3e-2 if options.freeze else 1e-3)
+    optimizer = create_optimizer_v2(model, "adamw", lr, weight_decay=0.05, layer_decay=options.layer_decay)
+    # timm's scheduler, since torch's know nothing of the factors that layer decay puts into the groups.
+    schedule = CosineLRScheduler(optimizer, options.steps, warmup_t=options.steps // 10, t_in_epochs=False)
+    processes = accelerator.num_processes
+    batch = max(min(options.batch_size, len(images)) // processes, 1) * processes  # the same for each
+    sampler = RandomSampler(images, num_samples=options.steps * batch)
+    loader = DataLoader(images, batch, sampler=sampler)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    model.train(not options.freeze)  # a frozen trunk keeps its batch statistics, too
+    for step, (x, y) in enumerate(tqdm(loader, disable=not accelerator.is_main_process)):
+        schedule.step_update(step)
+        loss = cross_entropy(model(x), y, label_smoothing=0.1)
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Images, accelerator: Accelerator) -> float:
+    """The fraction of `images` that the prepared `model` names rightly."""
+    model.eval()
+    loader = accelerator.prepare(DataLoader(images, 64 * accelerator.num_processes))
+    right = [accelerator.gather_for_metrics(model(x).argmax(1) == y) for x, y in loader]
+    return torch.cat(right).float().mean().item()
+
+
+def labelled_images(options: Options) -> tuple[ImageTable, np.ndarray, ImageTable, np.ndarray]:
+    """(table, rows) to learn from and (table, rows) to test on: the labelled rows only.
+
+    Raises:
+        UserError: the data cannot be opened, or have no labels.
+    """
+    data = options.data
+    train, test = open_tables(data.path, train_split=data.train_split, split=data.split)
+    for table in filter(None, (train, test)):
+        if table.labels is None:
+            raise UserError(f'{data.path}: "{table.split}" has no labels; make one folder per class')
+    rows = np.flatnonzero(test.labels >= 0)
+    if train is not None:
+        return train, np.flatnonzero(train.labels >= 0), test, rows
+    shuffled = np.random.default_rng(options.seed).permutation(rows)
+    held_out = []
+    for label in np.unique(test.labels[rows]):
+        own = shuffled[test.labels[shuffled] == label]
+        held_out.extend(own[: min(math.ceil(len(own) / 4), len(own) - 1)])  # each class can be learned
+    if not held_out:
+        raise UserError(f"{data.path}: no class has two images, so none can be held out to test on")
+    return test, np.setdiff1d(rows, held_out), test, np.sort(held_out)
+
+
+def main(arguments: list[str]) -> None:
+    """Fine-tune, and print both accuracies."""
+    options = parse_flags(Options, Options(), arguments, "fine_tune.py", __doc__)
+    if min(options.steps, options.batch_size) < 1:
+        raise UserError(f"--steps and --batch-size must be positive: {options.steps}, {options.batch_size}")
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
+    train, train_rows, test, test_rows = labelled_images(options)
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    accelerator.print(
+        f"{classes} classes, {len(train_rows)} images to learn from, {len(test_rows)} to test on"
+    )
+    for random_init in (True, False):
+        model, name, size, _ = load_model(
+            options.model, random_init=random_init, image_size=options.image_size
+        )
+        set_seed(options.seed)
+        model.reset_classifier(classes)  # and κ's head goes: nothing is left that the loss does not reach
+        images = Images(train, train_rows, model, size, training=True)
+        tuned = fine_tune(model, images, options, accelerator)
+        found = accuracy(tuned, Images(test, test_rows, model, size, training=False), accelerator)
+        accelerator.print(f"accuracy {found:.3f}  {name}")
+    if options.output_dir is not None and accelerator.is_main_process:
+        model.pretrained_cfg["input_size"] = (3, size, size)
+        if test.class_names is not None:
+            # With its number, without which timm would drop the names again.
+            model.pretrained_cfg.update(label_names=list(test.class_names), num_classes=classes)
+        folder = export_model(accelerator.unwrap_model(tuned, keep_fp32_wrapper=False), options.output_dir)
+        print(f"timm.create_model('local-dir:{folder}', pretrained=True)")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"fine_tune.py: {error}", file=sys.stderr)
+        sys.exit(2)
