@@ -2,6 +2,7 @@
 
     python tests/timm_suite.py                                   # fetches timm's source; all names
     python tests/timm_suite.py --timm timm-1.0.31 --names resnet18 vit  # unpacked already; some names
+    python tests/timm_suite.py -k "test_model_forward and simsiam_resnet18"  # pytest's own choice
 
 Needs pytest-timeout. The models register through the suite's TORCH_BACKEND hook. A copy of the suite gets two
 additions: our modules join those whose intermediate features are tested, and our ViTs those without maps.
@@ -53,6 +54,7 @@ def main() -> int:
         "--timm", type=Path, help="unpacked source distribution of timm; fetched when left out"
     )
     parser.add_argument("--names", nargs="*", default=[""], help="only names that contain one of these")
+    parser.add_argument("-k", dest="expression", help="pytest's expression, in place of --names")
     parser.add_argument("pytest_args", nargs="*", help="passed on to pytest, after --")
     args = parser.parse_args()
     names = [name for name in entrypoints() if any(part in name for part in args.names)]
@@ -63,6 +65,7 @@ def main() -> int:
         tests = adapt(source, Path(folder))
         # Whole test ids ("[1-dino]"): as a bare word "dino" would also select timm's own "…_dinov2".
         wanted = " or ".join(f"[{batch_size}-{name}]" for batch_size in (1, 2) for name in names)
+        wanted = args.expression or wanted
         environment = {**os.environ, "TORCH_BACKEND": "vissl_zoo", "GITHUB_ACTIONS": "1"}
         command = [sys.executable, "-m", "pytest", str(tests), "-p", "no:cacheprovider", "-k", wanted]
         return subprocess.run([*command, *args.pytest_args], env=environment, cwd=folder).returncode

@@ -6,6 +6,7 @@ import os
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 
 import vissl_zoo
 from vissl_zoo.hub import export, export_model, load_heads
@@ -64,7 +65,8 @@ def test_round_trip(name, kwargs, tmp_path):
 
 
 def test_config_is_in_timm_form(tmp_path):
-    folder = export_model(small_model(), tmp_path / "export", metrics={"knn": {"top1": 0.5}})
+    model = small_model(latent_dim=2048, kappa_map="softplus")
+    folder = export_model(model, tmp_path / "export", metrics={"knn": {"top1": 0.5}})
     config = json.loads((folder / "config.json").read_text())
     assert config["architecture"] == "vi_simsiam_resnet18"
     assert (config["num_classes"], config["num_features"]) == (0, 16)
@@ -72,8 +74,21 @@ def test_config_is_in_timm_form(tmp_path):
     assert config["model_args"]["kappa_map"] == "softplus"
     assert config["metrics"] == {"knn": {"top1": 0.5}}
     cfg = config["pretrained_cfg"]
-    assert (cfg["input_size"], cfg["first_conv"], cfg["classifier"]) == ([3, 224, 224], "conv1", "fc")
+    size = list(timm.get_pretrained_cfg("vi_simsiam_resnet18").input_size)
+    assert (cfg["input_size"], cfg["first_conv"], cfg["classifier"]) == (size, "conv1", "fc")
     assert not {"file", "url", "source", "state_dict"} & cfg.keys()
+
+
+def test_the_header_says_what_rebuilds_the_model(tmp_path):
+    """So that the file alone, laid over a registered name, is not read with another κ map."""
+    folder = export_model(small_model(latent_dim=33, kappa_map="exp"), tmp_path / "export")
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        header = file.metadata()
+    assert header["format"] == "pt"  # transformers asks for it
+    described = json.loads(header["vissl_zoo"])
+    assert described["architecture"] == "vi_simsiam_resnet18"
+    assert described["model_args"]["latent_dim"] == 33
+    assert described["model_args"]["kappa_map"] == "exp"
 
 
 def test_fine_tuning_an_export_adds_no_head(tmp_path):

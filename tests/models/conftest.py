@@ -1,5 +1,8 @@
 """Narrow versions of the registered architectures: every shape of code path, none of the arithmetic."""
 
+import importlib
+import shutil
+import warnings
 from functools import cache
 
 import pytest
@@ -7,6 +10,7 @@ import timm
 import torch
 
 import vissl_zoo
+from vissl_zoo import weights
 
 _NARROW_RESNET = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
 _NARROW = {
@@ -68,3 +72,38 @@ def meta():
     """Everything the test makes is on the meta device, where that is possible: shapes without numbers."""
     with torch.device("meta" if _timm_builds_on_meta() else "cpu"):
         yield
+
+
+def _register_anew(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm says that the name was there
+        importlib.reload(importlib.import_module(f"vissl_zoo.models.{module}"))
+
+
+@pytest.fixture
+def ship(tmp_path):
+    """ship(name, export, model_args, tag) puts an export's weights, as they are, into a package that ships them.
+
+    Returns "name.tag", which timm then knows; the names are registered as before when the test is over.
+    """
+    folder, before, changed = tmp_path / "shipped", weights.FOLDER, set()
+
+    def ship(name, export, model_args, tag="tag", **row):
+        folder.mkdir(exist_ok=True)
+        weights.FOLDER = folder
+        full = f"{name}.{tag}"
+        file = shutil.copy(export / "model.safetensors", folder / f"{full}.safetensors")
+        cfg = row.pop("pretrained_cfg", {})
+        rows = weights.shipped()
+        if full not in rows or rows[full].sha256 != weights.sha256_of(file):
+            args = (full, f"{full}.safetensors", weights.sha256_of(file), cfg, model_args)
+            weights.write_table({**rows, full: weights.ShippedWeights(*args, **row)})
+            module = next(m for m in vissl_zoo.models.METHODS if name.startswith(f"{m}_"))
+            changed.add(module)
+            _register_anew(module)
+        return full
+
+    yield ship
+    weights.FOLDER = before
+    for module in changed:
+        _register_anew(module)

@@ -12,15 +12,17 @@ from safetensors.torch import load_file, save_file
 from vissl_zoo.hub import export_model
 
 REPOSITORY = Path(__file__).parents[2]
-WAYS = ("local-dir", "file", "hf-hub", "registry-hub", "torch.hub")
+WAYS = ("local-dir", "file", "hf-hub", "registry-hub", "torch.hub", "shipped")
 NAMES = ("vi_simsiam_resnet18", "simsiam_convnext_tiny", "dino_resnet18_cifar", "dino_vit_small_patch16_224")
 
 
-def load(way, name, export, narrow_args, **kwargs):
+def load(way, name, export, narrow_args, ship=None, **kwargs):
     """Load the export of the registered model `name` in one of the ways that a user has."""
     weights = export / "model.safetensors"
     if way == "local-dir":
         return timm.create_model(f"local-dir:{export}", pretrained=True, **kwargs).eval()
+    if way == "shipped":  # the tag brings the arguments
+        return timm.create_model(ship(name, export, narrow_args), pretrained=True, **kwargs).eval()
     kwargs = {**narrow_args, **kwargs} if way != "hf-hub" else kwargs
     if way == "file":
         overlay = {"file": str(weights)}
@@ -65,7 +67,7 @@ def exported(request, tmp_path, narrow, narrow_args):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_matrix(exported, way, images):
+def test_the_matrix(exported, way, images, ship):
     model, name, args, export = exported
     size = model.pretrained_cfg["input_size"][-1] if "cifar" in name else 64
     images = images[:, :, :size, :size]
@@ -76,7 +78,7 @@ def test_the_matrix(exported, way, images):
         for num_classes in (0, 10):
             for kappa_head in (None, True, False):
                 args_here = {"num_classes": num_classes, "in_chans": x.shape[1], "kappa_head": kappa_head}
-                loaded = load(way, name, export, args, **args_here)
+                loaded = load(way, name, export, args, ship, **args_here)
                 embedding = loaded.forward_head(loaded.forward_features(x), pre_logits=True)
                 torch.testing.assert_close(embedding, want.embedding)
                 assert loaded(x).shape == (3, num_classes or embedding.shape[1])
@@ -90,7 +92,7 @@ def test_the_matrix(exported, way, images):
                     stored = model.state_dict()
                     for key, value in loaded.state_dict().items():
                         assert (key not in stored and num_classes) or torch.equal(value, stored[key])
-        extractor = load(way, name, export, args, features_only=True, in_chans=x.shape[1])
+        extractor = load(way, name, export, args, ship, features_only=True, in_chans=x.shape[1])
         for got, expected in zip(extractor(x), maps, strict=True):
             torch.testing.assert_close(got, expected)
 
@@ -129,27 +131,28 @@ HARMS = (
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", HARMS)
-def test_a_wrong_head_raises(way, how, tmp_path, narrow, narrow_args):
+def test_a_wrong_head_raises(way, how, tmp_path, narrow, narrow_args, ship):
     name = "vi_simsiam_resnet18"
     export = export_model(narrow(name), tmp_path / "export")
     weights, culprit = damage(load_file(export / "model.safetensors"), how)
     save_file(weights, export / "model.safetensors")
     for kwargs in ({}, {"num_classes": 10, "kappa_head": True}, {"in_chans": 1}):
         with pytest.raises(RuntimeError, match=culprit):
-            load(way, name, export, narrow_args(name), **kwargs)
+            load(way, name, export, narrow_args(name), ship, **kwargs)
     for kwargs in ({"num_classes": 10}, {"kappa_head": False}, {"features_only": True}):
-        load(way, name, export, narrow_args(name), **kwargs)
+        load(way, name, export, narrow_args(name), ship, **kwargs)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_missing_backbone_weight_raises(way, tmp_path, narrow, narrow_args):
+def test_a_missing_backbone_weight_raises(way, tmp_path, narrow, narrow_args, ship):
     name = "vi_simsiam_resnet18"
     export = export_model(narrow(name), tmp_path / "export")
     weights, culprit = damage(load_file(export / "model.safetensors"), "backbone")
     save_file(weights, export / "model.safetensors")
     for kwargs in ({}, {"num_classes": 10}, {"kappa_head": False}, {"features_only": True}):
-        with pytest.raises(RuntimeError, match=culprit):
-            load(way, name, export, narrow_args(name), **kwargs)
+        with pytest.raises(RuntimeError, match=culprit) as raised:
+            load(way, name, export, narrow_args(name), ship, **kwargs)
+        assert "\n" not in str(raised.value)
 
 
 def test_dino_weights_without_prototypes_raise(tmp_path, narrow, narrow_args):
@@ -170,23 +173,89 @@ def test_position_embedding_is_resized(tmp_path, narrow, images):
     assert torch.isfinite(model.represent(images.repeat(1, 1, 2, 2)[..., :96, :96]).kappa).all()
 
 
-def test_classifier_of_another_size_is_replaced(tmp_path, narrow, narrow_args, images):
+def test_classifier_of_another_size_is_replaced(tmp_path, narrow, narrow_args, images, ship):
     name = "vi_simsiam_resnet18"
     model = narrow(name, num_classes=10, kappa_head=True)
     export = export_model(model, tmp_path / "export")
     for way in WAYS:
-        same = load(way, name, export, narrow_args(name), num_classes=10)
+        same = load(way, name, export, narrow_args(name), ship, num_classes=10)
         assert torch.equal(same(images), model(images))
-        other = load(way, name, export, narrow_args(name), num_classes=4)
+        other = load(way, name, export, narrow_args(name), ship, num_classes=4)
         assert other(images).shape == (3, 4)
-        none = load(way, name, export, narrow_args(name), num_classes=0)
+        none = load(way, name, export, narrow_args(name), ship, num_classes=0)
         assert torch.equal(none.represent(images).kappa, model.represent(images).kappa)
 
 
-@pytest.mark.parametrize("name", ["vi_simsiam_resnet18", "dino"])
-def test_pretrained_without_weights_raises(name):
-    with pytest.raises(RuntimeError, match=f"No pretrained weights exist for {name}"):
-        timm.create_model(name, pretrained=True)
+@pytest.mark.parametrize("kwargs", [{}, {"num_classes": 7}, {"features_only": True}, {"in_chans": 1}])
+@pytest.mark.parametrize("own, other", [("resnet18", "resnet50"), ("vit_small_patch16_224", "resnet18")])
+def test_weights_of_another_architecture_are_one_line(own, other, kwargs, tmp_path, narrow, narrow_args):
+    name = f"vi_simsiam_{other}"
+    export = export_model(narrow(name), tmp_path / "export")
+    with pytest.raises(RuntimeError, match=r"layer1\.0\.|blocks\.0\.") as raised:
+        load("file", f"simsiam_{own}", export, narrow_args(f"simsiam_{own}"), **kwargs)
+    said = str(raised.value)
+    assert "\n" not in said
+    assert len(said) < 700
+    assert f"simsiam_{own}" in said
+
+
+def test_weights_of_a_deeper_network_are_refused(tmp_path, narrow, narrow_args):
+    """With a new classifier timm would take the blocks that it knows, and drop the others."""
+    deep = narrow("vi_simsiam_resnet18", layers=(1, 1, 2, 1))
+    export = export_model(deep, tmp_path / "export")
+    with pytest.raises(RuntimeError, match=r"more than the backbone of simsiam_resnet18: layer3\.1\."):
+        load("file", "simsiam_resnet18", export, narrow_args("simsiam_resnet18"), num_classes=10)
+
+
+@pytest.mark.parametrize("given", [{"latent_dim": 17}, {"kappa_map": "exp"}, {"kappa_hidden": 5}])
+def test_kappa_is_not_read_with_other_arguments(given, tmp_path, narrow, narrow_args):
+    """The file says what it was made with; the backbone alone may be had with any."""
+    name = "vi_simsiam_resnet18"
+    export = export_model(narrow(name, kappa_hidden=6, kappa_map="softplus"), tmp_path / "export")
+    args = {**narrow_args(name), **given}
+    with pytest.raises(RuntimeError, match=f"{next(iter(given))}=.*leave .* out"):
+        load("file", name, export, args)
+    assert load("file", name, export, args, kappa_head=False).kappa_head is None
+    del args["latent_dim"]
+    loaded = load("file", name, export, {k: v for k, v in args.items() if k not in given})
+    assert (loaded.kappa_head.latent_dim, loaded.kappa_head.kappa_map) == (16, "softplus")
+    assert loaded.kappa_head.mlp.fc1.out_features == 6
+
+
+def test_half_precision_becomes_single(tmp_path, narrow, narrow_args, images):
+    """Also where channels are summed: rounding happens once, in the file."""
+    name = "vi_simsiam_resnet18"
+    model = narrow(name)
+    half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
+    overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "half.safetensors")}, **narrow_args(name)}
+    loaded = timm.create_model(name, pretrained=True, in_chans=1, **overlay).eval()
+    assert {v.dtype for v in loaded.state_dict().values()} == {torch.float32, torch.int64}
+    assert torch.equal(loaded.conv1.weight, half["conv1.weight"].float().sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors at all"])
+def test_a_broken_file_is_named(content, tmp_path, narrow_args):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    overlay = {"file": str(tmp_path / "w.safetensors")}
+    with pytest.raises(RuntimeError, match=r"w\.safetensors cannot be read as safetensors: .+") as raised:
+        timm.create_model("vi_simsiam_resnet18", pretrained=True, pretrained_cfg_overlay=overlay)
+    assert "\n" not in str(raised.value)
+
+
+def test_offline_and_not_in_the_cache_is_one_line(tmp_path):
+    overlay = {"hf_hub_id": "someone/else"}
+    with pytest.raises(RuntimeError, match=r"model\.safetensors of someone/else cannot be had: .+") as raised:
+        timm.create_model(
+            "vi_simsiam_resnet18", pretrained=True, pretrained_cfg_overlay=overlay, cache_dir=tmp_path
+        )
+    assert "\n" not in str(raised.value)
+
+
+def test_only_safetensors_come_from_the_hub(tmp_path):
+    overlay = {"hf_hub_id": "someone/model", "hf_hub_filename": "pytorch_model.bin"}
+    with pytest.raises(RuntimeError, match=r"pytorch_model\.bin.*no safetensors"):
+        timm.create_model("simsiam_resnet18", pretrained=True, pretrained_cfg_overlay=overlay)
 
 
 def test_weights_do_not_stay_in_the_configuration(tmp_path, narrow, narrow_args):

@@ -9,6 +9,7 @@ import torch
 
 import vissl_zoo
 from vissl_zoo.models import METHODS, entrypoints
+from vissl_zoo.weights import shipped
 
 BACKBONES = ("resnet18", "resnet18_cifar", "resnet50", "convnext_tiny", "vit_small_patch16_224")
 WIDTHS = {"resnet50": 2048, "convnext_tiny": 768, "vit_small_patch16_224": 384}
@@ -17,7 +18,7 @@ NAMES = [f"{method}_{backbone}" for method in METHODS for backbone in BACKBONES]
 
 def test_names():
     assert {"vi_simsiam", "simsiam", "dino"} <= set(METHODS)
-    assert set(entrypoints()) == {*NAMES, *METHODS}
+    assert set(entrypoints()) == {*NAMES, *METHODS, "kappa"}
     assert set(entrypoints()) <= set(timm.list_models())
     assert all(f.__doc__ for f in entrypoints().values())
 
@@ -28,7 +29,9 @@ def test_every_name_builds(method, backbone, meta):
     name = f"{method}_{backbone}"
     model = timm.create_model(name)
     cfg = model.pretrained_cfg
-    size = 32 if backbone == "resnet18_cifar" else 224
+    size = timm.get_pretrained_cfg(name).input_size[-1]  # what its shipped weights want, if it has some
+    if not any(row.startswith(f"{name}.") for row in shipped()):
+        assert size == (32 if backbone == "resnet18_cifar" else 224)
     assert (cfg["architecture"], tuple(cfg["input_size"]), cfg["num_classes"]) == (name, (3, size, size), 0)
     assert cfg["mean"] == timm.data.IMAGENET_DEFAULT_MEAN
     assert cfg["std"] == timm.data.IMAGENET_DEFAULT_STD
@@ -68,10 +71,10 @@ cfgs = {n: timm.get_pretrained_cfg(n) for n in timm.list_models(include_tags=Tru
 modules = {m: set(timm.list_models(module=m)) for m in timm.list_modules()}
 import vissl_zoo
 ours = set(vissl_zoo.models.entrypoints())
-assert all(set(getattr(r, n)) - ours == before[n] for n in names)
+assert all({m for m in getattr(r, n) if m.split(".")[0] not in ours} == before[n] for n in names)
 assert all(timm.get_pretrained_cfg(n) == cfg for n, cfg in cfgs.items())
 assert {m: set(timm.list_models(module=m)) for m in modules} == modules
-assert set(timm.list_modules()) - set(modules) == set(vissl_zoo.models.METHODS)
+assert set(timm.list_modules()) - set(modules) == {*vissl_zoo.models.METHODS, "kappa"}
 heavy = {"datasets", "accelerate", "matplotlib", "sklearn", "pandas"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -26,6 +26,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from vissl_zoo.models import RepresentationMixin, entrypoints
+from vissl_zoo.models._reading import HEADER
 
 CONFIG, WEIGHTS, HEADS, README = "config.json", "model.safetensors", "heads.safetensors", "README.md"
 
@@ -46,7 +47,7 @@ def export_model(
 
     Args:
         model: a model of the zoo, or one that went through `vissl_zoo.add_kappa_head`. The latter is written
-            as the generic `vi_simsiam` on its timm backbone, whose parts (backbone and κ head) are the same.
+            as the generic `kappa` on its timm backbone, whose parts (backbone and κ head) are the same.
         output_dir: folder to write; made when absent.
         metrics: JSON-serialisable results, kept in config.json under "metrics".
         heads: flat dict of the tensors of projector and predictor.
@@ -63,12 +64,12 @@ def export_model(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)  # not tempfile's: it would make an export that only its owner can read
     try:
-        save_file(_plain(model.state_dict()), temporary / WEIGHTS)
+        config = _write_config(model, temporary / CONFIG, metrics)
+        save_weights(model.state_dict(), temporary / WEIGHTS, config)
         if heads is not None:
             save_file(_plain(heads), temporary / HEADS)
         if readme is not None:
             (temporary / README).write_text(readme, encoding="utf-8")
-        _write_config(model, temporary / CONFIG, metrics)
         _check_reload(model, temporary)
         output_dir.mkdir(exist_ok=True)
         if heads is None:
@@ -93,17 +94,33 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
 
 
-def _write_config(model: nn.Module, path: Path, metrics: Mapping[str, Any] | None) -> None:
+def save_weights(tensors: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> None:
+    """Write the tensors of a whole model, with what rebuilds it in the file's header.
+
+    A file that is laid over a registered name so brings its own latent dimension and κ map: read with others,
+    κ would be wrong without a sign. transformers, for its part, wants to see that the tensors are torch's.
+
+    Args:
+        tensors: the state dict.
+        path: file to write.
+        config: `architecture` and `model_args`, as in config.json.
+    """
+    described = {key: config[key] for key in ("architecture", "model_args")}
+    save_file(_plain(tensors), path, metadata={"format": "pt", HEADER: json.dumps(described)})
+
+
+def _write_config(model: nn.Module, path: Path, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
     architecture = model.pretrained_cfg["architecture"]
     args = _model_args(model)
     if architecture not in entrypoints():  # a timm model that was given a κ head
         tag = model.pretrained_cfg.get("tag")
         args["backbone"] = f"{architecture}.{tag}" if tag else architecture
-        architecture = "vi_simsiam"
+        architecture = "kappa"
     save_config_for_hf(model, path, model_args=args)
     config = json.loads(path.read_text(encoding="utf-8"))
     config.update(architecture=architecture, model_args=args)
-    config["pretrained_cfg"].pop("tag", None)  # a tag of timm's names no configuration of ours
+    for key in ("tag", "description"):  # those of the weights that training began with
+        config["pretrained_cfg"].pop(key, None)
     if metrics is not None:
         config["metrics"] = dict(metrics)
     try:
@@ -111,6 +128,7 @@ def _write_config(model: nn.Module, path: Path, metrics: Mapping[str, Any] | Non
     except (TypeError, ValueError) as error:
         raise ValueError(f"cannot write {CONFIG}: {error}") from error
     path.write_text(text + "\n", encoding="utf-8")
+    return config
 
 
 def _model_args(model: nn.Module) -> dict[str, Any]:
@@ -128,6 +146,8 @@ def _model_args(model: nn.Module) -> dict[str, Any]:
             json.dumps(value)
         except TypeError as error:
             raise ValueError(f"model argument {key!r} cannot be written to {CONFIG}: {error}") from error
+    # The class count stands at the root of config.json: transformers passes its own, and a second is a TypeError.
+    args.pop("num_classes", None)
     return {k: v for k, v in args.items() if v is not None or k == "kappa_head"}
 
 

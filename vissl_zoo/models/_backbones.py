@@ -60,6 +60,7 @@ _ARCHITECTURE_KEYS = (
     "first_conv",
     "classifier",
 )
+_STATISTICS_KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 def backbone_entrypoint(backbone: str) -> Callable[..., nn.Module]:
@@ -80,20 +81,22 @@ def _is_own(name: str) -> bool:
     return model_entrypoint(name).__module__.startswith(f"{__package__}.")
 
 
-def backbone_cfg(backbone: str, **overrides: Any) -> dict[str, Any]:
+def backbone_cfg(backbone: str, own_statistics: bool = False, **overrides: Any) -> dict[str, Any]:
     """Return the pretrained configuration of a self-supervised model on `backbone`, in timm's form.
 
-    Input size, stem and classifier names are timm's (those of a tag when one is given); the statistics are
-    ImageNet's for every backbone, because the view pipeline normalises with them; there is no classifier.
+    Input size, stem and classifier names are timm's (those of a tag when one is given); there is no classifier.
+    The statistics are ImageNet's for every backbone, because the view pipeline normalises with them; with
+    `own_statistics` they and the crop are the backbone's.
     """
+    keys = _ARCHITECTURE_KEYS + (_STATISTICS_KEYS if own_statistics else ())
     if backbone == "resnet18_cifar":
         cfg = dict(_CIFAR_CFG)
     else:
         backbone_entrypoint(backbone)  # refuses unknown names
         timm_cfg = get_pretrained_cfg(backbone)
-        cfg = {k: getattr(timm_cfg, k) for k in _ARCHITECTURE_KEYS} if timm_cfg else {}
+        cfg = {k: getattr(timm_cfg, k) for k in keys} if timm_cfg else {}
     statistics = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
-    return {**cfg, "num_classes": 0, **statistics, **overrides}
+    return {**statistics, **cfg, "num_classes": 0, **overrides}
 
 
 def unknown_name(name: str, known: list[str], kind: str = "model") -> str:

@@ -9,24 +9,29 @@ backbones known in advance, and restates the arguments and filters of each entry
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from timm.models import resolve_pretrained_cfg
 from torch import nn
 
-from vissl_zoo.models._backbones import backbone_cfg, backbone_entrypoint
+from vissl_zoo.models._backbones import backbone_entrypoint
 from vissl_zoo.models._checkpoint import (
     adapt_classifier,
     check_backbone_keys,
+    describe_misfit,
     load_heads_strictly,
-    read_weights,
+    settle_head_args,
     split_heads,
 )
-from vissl_zoo.models._representation import device_and_dtype, embedding_width, with_heads
-from vissl_zoo.networks.kappa import KappaHead
+from vissl_zoo.models._pretrained import SOURCE_KEYS, resolve_cfg, row_of
+from vissl_zoo.models._reading import read_weights
+from vissl_zoo.models._representation import build_kappa_head, device_and_dtype, embedding_width, with_heads
 from vissl_zoo.networks.prototypes import PrototypeHead
 
-_NO_SOURCE = dict.fromkeys(("url", "file", "hf_hub_id", "hf_hub_filename", "source"))
+HEAD_DEFAULTS = {"latent_dim": 2048, "kappa_map": "softplus", "kappa_hidden": None}
+"""Arguments of the heads where neither the caller nor the weights say anything."""
+
+_NO_SOURCE = dict.fromkeys(SOURCE_KEYS)
 
 
 def build_model(
@@ -34,7 +39,7 @@ def build_model(
     backbone: str,
     pretrained: bool = False,
     generic: bool = False,
-    prototype_args: dict[str, Any] | None = None,
+    extra_defaults: Mapping[str, Any] | None = None,
     /,
     *,
     pretrained_cfg: Any = None,
@@ -43,8 +48,6 @@ def build_model(
     features_only: bool = False,
     num_classes: int | None = None,
     kappa_head: bool | None = None,
-    latent_dim: int = 2048,
-    kappa_map: str = "softplus",
     **kwargs: Any,
 ) -> nn.Module:
     """Build `backbone` under the registered name `variant`, with its heads.
@@ -56,26 +59,29 @@ def build_model(
         backbone: timm's name of the backbone, or "resnet18_cifar".
         pretrained: load the weights that the configuration points at.
         generic: `variant` takes its backbone as an argument, which config.json then has to keep.
-        prototype_args: arguments of DINO's prototype head, None for methods without one.
+        extra_defaults: defaults of the heads beside or in place of `HEAD_DEFAULTS`; DINO's prototype head
+            exists when `prototypes` is among them.
         pretrained_cfg: timm configuration, tag of one, or None for the registered default.
         pretrained_cfg_overlay: entries that replace those of the configuration, such as `file`.
         cache_dir: folder for downloads.
         features_only: return timm's feature extractor, without heads.
         num_classes: outputs of the classifier; None takes the configuration's, 0 is none.
         kappa_head: True or False; None gives a head exactly when there is no classifier.
-        latent_dim: ambient dimension d of the sphere that κ lives on.
-        kappa_map: "softplus" or "exp".
-        **kwargs: passed on to timm's entrypoint.
+        **kwargs: arguments of the heads (`latent_dim`, the ambient dimension d of the sphere that κ lives on;
+            `kappa_map`, "softplus" or "exp"; `kappa_hidden`, the width of the κ head), which the weights know
+            if they are an export's or shipped; the rest is passed on to timm's entrypoint.
 
     Raises:
         ValueError: unknown backbone, or a κ head was asked for without pooling.
         TypeError: an argument that the backbone does not take.
-        RuntimeError: weights are missing or do not fit; the message names keys.
+        RuntimeError: weights are missing or do not fit; one line that names keys.
     """
-    if generic and not pretrained_cfg:
-        pretrained_cfg = backbone_cfg(backbone)  # the registered one is that of the default backbone
-    overlay = {**(pretrained_cfg_overlay or {}), "architecture": variant}
-    cfg = resolve_pretrained_cfg(variant, pretrained_cfg, overlay).to_dict()
+    cfg = resolve_cfg(variant, backbone if generic else None, pretrained_cfg, pretrained_cfg_overlay)
+    defaults = {**HEAD_DEFAULTS, **(extra_defaults or {})}
+    given = {key: kwargs.pop(key, None) for key in defaults}
+    row = row_of(cfg)
+    stored = dict(row.model_args) if row else {}
+    kwargs = {**{k: v for k, v in stored.items() if k not in defaults}, **kwargs}
     if features_only:
         num_classes, kappa_head = 0, False
         kwargs["features_only"] = True
@@ -87,13 +93,15 @@ def build_model(
     if kappa_head is None:
         kappa_head = num_classes == 0 and pooled
 
-    weights = heads = None
-    source = cfg
+    weights, heads, source, where = None, None, cfg, ""
     if pretrained:
-        weights, heads = split_heads(read_weights(cfg, cache_dir))
+        checkpoint = read_weights(cfg, cache_dir)
+        stored, where = {**stored, **checkpoint.args}, checkpoint.where
+        weights, heads = split_heads(checkpoint.weights)
         weights, source = adapt_classifier(weights, cfg, num_classes)
+    head_args = settle_head_args(defaults, stored, given, where if kappa_head and pretrained else None)
     source = {**source, **_NO_SOURCE, "state_dict": weights}
-    model = _build_backbone(backbone, source, pretrained, num_classes, kwargs)
+    model = _build_backbone(backbone, source, num_classes, kwargs, where, variant)
     _restore_cfg(model, cfg)
     if features_only:
         return model
@@ -103,30 +111,42 @@ def build_model(
         check_backbone_keys(model, weights, new_classifier, variant)
     head = prototype_head = None
     if kappa_head:
-        dd = device_and_dtype(model)
-        head = KappaHead(embedding_width(model), latent_dim, kappa_map, **dd)
-        if prototype_args is not None:
-            prototype_head = PrototypeHead(embedding_width(model), **prototype_args, **dd)
+        head = build_kappa_head(model, head_args)
+        if "prototypes" in defaults:
+            args = {key: head_args[key] for key in ("prototypes", "bottleneck_dim", "teacher_temperature")}
+            prototype_head = PrototypeHead(embedding_width(model), **args, **device_and_dtype(model))
     with_heads(model, head, prototype_head)
     if heads is not None and kappa_head:
         load_heads_strictly(model, heads, variant)
     kwargs.pop("pretrained_model_args", None)
-    given = {k: v for k, v in kwargs.items() if k not in ("device", "dtype")}
-    own = {"num_classes": num_classes, "latent_dim": latent_dim, "kappa_map": kappa_map}
-    if generic:
-        own["backbone"] = backbone
-    model._model_args = {**given, **own, **(prototype_args or {})}
+    timm_args = {k: v for k, v in kwargs.items() if k not in ("device", "dtype")}
+    own = {"num_classes": num_classes, **({"backbone": backbone} if generic else {})}
+    model._model_args = {**timm_args, **own, **head_args}
     return model
 
 
 def _build_backbone(
-    backbone: str, cfg: dict[str, Any], pretrained: bool, num_classes: int, kwargs: dict[str, Any]
+    backbone: str, cfg: dict[str, Any], num_classes: int, kwargs: dict[str, Any], where: str, variant: str
 ) -> nn.Module:
-    """Build the timm model, with the weights in `cfg["state_dict"]` if `pretrained`."""
+    """Build the timm model, with the weights in `cfg["state_dict"]` if there are any; `where` is their file."""
     if kwargs.get("features_only"):  # equal class counts make timm load strictly; nothing else checks here
         cfg = {**cfg, "num_classes": 0}
     entrypoint = backbone_entrypoint(backbone)
-    return entrypoint(pretrained=pretrained, pretrained_cfg=cfg, num_classes=num_classes, **kwargs)
+    weights = cfg["state_dict"]
+    args = {"pretrained_cfg": cfg, "num_classes": num_classes, **kwargs}
+    if weights is None:
+        return entrypoint(pretrained=False, **args)
+    try:
+        return entrypoint(pretrained=True, **args)
+    except (RuntimeError, KeyError, AttributeError, NotImplementedError):
+        # torch lists every key on a line of its own, and timm's filters trip over foreign keys in their ways.
+        wrapping = ("features_only", "out_indices", "feature_cls")
+        args = {k: v for k, v in args.items() if k not in wrapping}
+        bare = entrypoint(pretrained=False, **{**args, "in_chans": (cfg.get("input_size") or (3,))[0]})
+        misfit = describe_misfit(bare, weights, where, variant)
+        if misfit is None:
+            raise
+        raise RuntimeError(misfit) from None
 
 
 def _restore_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Reading weights. A model that has a κ head gets a trained one or an error, never a random one.
+"""Weights meet a model. One that has a κ head gets a trained one or an error, never a random one.
 
 timm loads with `strict=False` as soon as the class counts differ, and then keeps the random start of
 whatever the file lacks. For a classifier that is the intention; for κ it would be a silent lie.
@@ -7,38 +7,12 @@ whatever the file lacks. For a classifier that is the intention; for κ it would
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from timm.models import load_pretrained
 from torch import Tensor, nn
 
 from vissl_zoo.models._representation import HEAD_NAMES
-
-
-def read_weights(cfg: dict[str, Any], cache_dir=None) -> dict[str, Tensor]:
-    """Read the tensors that a timm pretrained configuration points at: file, folder, hub, URL or dict.
-
-    timm's own loader does the reading; a filter takes the tensors before they meet a model.
-
-    Raises:
-        RuntimeError: the configuration names no weights, or they cannot be read.
-    """
-    weights: dict[str, Tensor] = {}
-
-    def take(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        weights.update(state_dict)
-        return {}
-
-    cfg = {**cfg, "first_conv": None, "classifier": None, "custom_load": False}
-    if (
-        cfg.get("source") == "local-dir"
-    ):  # an export also holds heads.safetensors, which timm 1.0.20 trips over
-        file = Path(cfg["file"]) / "model.safetensors"
-        if file.exists():
-            cfg |= {"source": "", "file": str(file)}
-    load_pretrained(nn.Module(), cfg, filter_fn=take, strict=False, cache_dir=cache_dir)
-    return weights
 
 
 def split_heads(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -94,10 +68,55 @@ def load_heads_strictly(model: nn.Module, heads: dict[str, Tensor], architecture
     model.load_state_dict(heads, strict=False)  # the keys were compared above
 
 
+def settle_head_args(
+    defaults: Mapping[str, Any], stored: Mapping[str, Any], given: Mapping[str, Any], where: str | None
+) -> dict[str, Any]:
+    """Choose each argument of the heads: what the caller gave, else what the weights say, else the default.
+
+    Args:
+        defaults: every argument with its default.
+        stored: what the weights were made with, as far as they say.
+        given: what the caller gave; None for nothing.
+        where: the weights that the κ head is loaded from, None if it is not.
+
+    Raises:
+        RuntimeError: κ would be read with another map, dimension or width than it was fitted with.
+    """
+    for key in ("latent_dim", "kappa_map", "kappa_hidden") if where is not None else ():
+        if given[key] is not None and stored.get(key, given[key]) != given[key]:
+            raise RuntimeError(
+                f"κ of {where} was made with {key}={stored[key]!r}, not {given[key]!r}: leave {key} out"
+            )
+    said = {key: stored.get(key, default) for key, default in defaults.items()}
+    return {key: said[key] if given[key] is None else given[key] for key in defaults}
+
+
+def describe_misfit(
+    model: nn.Module, weights: dict[str, Tensor], where: str, architecture: str
+) -> str | None:
+    """Say in one line how weights and a model of another architecture differ; None if they do not."""
+    own = model.state_dict()
+    problems = {
+        "lack": sorted(own.keys() - weights.keys()),
+        "have unknown": sorted(weights.keys() - own.keys()),
+        "have another shape of": sorted(
+            k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape
+        ),
+    }
+    if not any(problems.values()):
+        return None
+    found = "; ".join(f"they {what} {_listed(keys)}" for what, keys in problems.items() if keys)
+    return f"the weights in {where} are not those of {architecture}: {found}"
+
+
+def _listed(keys: list[str], limit: int = 4) -> str:
+    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
+
+
 def check_backbone_keys(
     model: nn.Module, weights: dict[str, Tensor], new_classifier: bool, architecture: str
 ) -> None:
-    """Refuse weights that lack a part of the backbone.
+    """Refuse weights that lack a part of the backbone, or that are those of a deeper one.
 
     Args:
         model: the timm model, before it gets its heads.
@@ -106,9 +125,10 @@ def check_backbone_keys(
         architecture: name for the message.
 
     Raises:
-        RuntimeError: keys are missing; the message names them.
+        RuntimeError: keys are missing or unknown; the message names them.
     """
-    missing = [k for k in model.state_dict() if k not in weights]
+    own = model.state_dict().keys()
+    missing = [k for k in own if k not in weights]
     if missing and new_classifier:
         # What is the classifier's? Whatever goes when timm removes it. The configured names are not the whole
         # of it: LeViT's normalise before the linear layer.
@@ -117,5 +137,13 @@ def check_backbone_keys(
         backbone_keys = bare.state_dict().keys()
         missing = [k for k in missing if k in backbone_keys]
     if missing:
-        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        raise RuntimeError(f"the weights lack a part of the backbone of {architecture}: {shown}")
+        raise RuntimeError(
+            f"the weights lack a part of the backbone of {architecture}: {_listed(missing, 8)}"
+        )
+    # With a new classifier timm lets unknown keys pass: ResNet-34's first blocks would serve as a ResNet-18.
+    heads = {prefix.split(".")[0] for prefix in _configured_classifiers(model.pretrained_cfg)}
+    unknown = [k for k in weights if k not in own and k.split(".")[0] not in heads]
+    if unknown:
+        raise RuntimeError(
+            f"the weights are of more than the backbone of {architecture}: {_listed(unknown, 8)}"
+        )

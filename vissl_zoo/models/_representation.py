@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -112,7 +113,9 @@ def with_heads(
     return model
 
 
-def add_kappa_head(model: nn.Module, latent_dim: int = 2048, kappa_map: str = "softplus") -> nn.Module:
+def add_kappa_head(
+    model: nn.Module, latent_dim: int = 2048, kappa_map: str = "softplus", kappa_hidden: int | None = None
+) -> nn.Module:
     """Give a timm model that you already have a fresh κ head, in place, and return it.
 
     The classifier stays and `model(x)` gives the same bits as before; `model.represent(x)` becomes available.
@@ -122,6 +125,7 @@ def add_kappa_head(model: nn.Module, latent_dim: int = 2048, kappa_map: str = "s
         model: any timm classification model or backbone, but no `features_only` wrapper.
         latent_dim: ambient dimension of the sphere that κ will be fitted on.
         kappa_map: "softplus" or "exp", see `vissl_zoo.networks.kappa.KappaHead`.
+        kappa_hidden: width of the head's hidden layer, by default that of the embedding.
 
     Raises:
         TypeError: `model` is no timm model with pooled features.
@@ -131,20 +135,25 @@ def add_kappa_head(model: nn.Module, latent_dim: int = 2048, kappa_map: str = "s
         raise TypeError(f"add_kappa_head takes a timm model with pooled features, not {type(model).__name__}")
     if getattr(model, "kappa_head", None) is not None:
         raise ValueError("the model has a κ head already")
-    head = _build_kappa_head(model, latent_dim, kappa_map)
+    build_args = {"latent_dim": latent_dim, "kappa_map": kappa_map, "kappa_hidden": kappa_hidden}
+    head = build_kappa_head(model, build_args).train(model.training)
     if isinstance(model, RepresentationMixin):
         model.kappa_head = head
     else:
         with_heads(model, head)
-    build_args = {"latent_dim": latent_dim, "kappa_map": kappa_map}
     model._model_args = {**getattr(model, "_model_args", {}), **build_args}
     return model
 
 
-def _build_kappa_head(model: nn.Module, latent_dim: int, kappa_map: str) -> KappaHead:
-    """Build a κ head of the model's width, device, dtype and mode."""
-    head = KappaHead(embedding_width(model), latent_dim, kappa_map, **device_and_dtype(model))
-    return head.train(model.training)
+def build_kappa_head(model: nn.Module, args: Mapping[str, Any]) -> KappaHead:
+    """Build a κ head of the model's width, device and dtype, by the arguments that config.json keeps."""
+    return KappaHead(
+        embedding_width(model),
+        args["latent_dim"],
+        args["kappa_map"],
+        hidden=args["kappa_hidden"],
+        **device_and_dtype(model),
+    )
 
 
 def embedding_width(model: nn.Module) -> int:

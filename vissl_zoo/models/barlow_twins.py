@@ -8,16 +8,19 @@ from timm.models import generate_default_cfgs, register_model
 
 from vissl_zoo.models._backbones import backbone_cfg
 from vissl_zoo.models._build import build_model
+from vissl_zoo.models._pretrained import with_shipped
 
 default_cfgs = generate_default_cfgs(
-    {
-        "barlow_twins": backbone_cfg("resnet18"),
-        "barlow_twins_resnet18": backbone_cfg("resnet18"),
-        "barlow_twins_resnet18_cifar": backbone_cfg("resnet18_cifar"),
-        "barlow_twins_resnet50": backbone_cfg("resnet50"),
-        "barlow_twins_convnext_tiny": backbone_cfg("convnext_tiny"),
-        "barlow_twins_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
-    }
+    with_shipped(
+        {
+            "barlow_twins": backbone_cfg("resnet18"),
+            "barlow_twins_resnet18": backbone_cfg("resnet18"),
+            "barlow_twins_resnet18_cifar": backbone_cfg("resnet18_cifar"),
+            "barlow_twins_resnet50": backbone_cfg("resnet50"),
+            "barlow_twins_convnext_tiny": backbone_cfg("convnext_tiny"),
+            "barlow_twins_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
+        }
+    )
 )
 
 

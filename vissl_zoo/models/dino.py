@@ -8,6 +8,10 @@ from timm.models import generate_default_cfgs, register_model
 
 from vissl_zoo.models._backbones import backbone_cfg
 from vissl_zoo.models._build import build_model
+from vissl_zoo.models._pretrained import with_shipped
+
+# κ lives on the sphere of the bottleneck: latent_dim and bottleneck_dim are two names of one number.
+_HEAD_DEFAULTS = {"latent_dim": 256, "prototypes": 2048, "bottleneck_dim": 256, "teacher_temperature": 0.04}
 
 
 def _create_dino(
@@ -16,33 +20,29 @@ def _create_dino(
     pretrained: bool = False,
     generic: bool = False,
     /,
-    prototypes: int = 2048,
     bottleneck_dim: int | None = None,
-    teacher_temperature: float = 0.04,
     latent_dim: int | None = None,
     **kwargs,
 ):
-    """Build a DINO model. `latent_dim` and `bottleneck_dim` (256) are two names of one number, κ's d."""
+    """Build a DINO model."""
     if None not in (bottleneck_dim, latent_dim) and bottleneck_dim != latent_dim:
         raise ValueError(f"latent_dim={latent_dim} and bottleneck_dim={bottleneck_dim} must agree for DINO")
-    dim = bottleneck_dim or latent_dim or 256
-    prototype_args = {
-        "prototypes": prototypes,
-        "bottleneck_dim": dim,
-        "teacher_temperature": teacher_temperature,
-    }
-    return build_model(variant, backbone, pretrained, generic, prototype_args, latent_dim=dim, **kwargs)
+    dim = bottleneck_dim or latent_dim
+    dims = {"latent_dim": dim, "bottleneck_dim": dim}
+    return build_model(variant, backbone, pretrained, generic, _HEAD_DEFAULTS, **dims, **kwargs)
 
 
 default_cfgs = generate_default_cfgs(
-    {
-        "dino": backbone_cfg("resnet18"),
-        "dino_resnet18": backbone_cfg("resnet18"),
-        "dino_resnet18_cifar": backbone_cfg("resnet18_cifar"),
-        "dino_resnet50": backbone_cfg("resnet50"),
-        "dino_convnext_tiny": backbone_cfg("convnext_tiny"),
-        "dino_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
-    }
+    with_shipped(
+        {
+            "dino": backbone_cfg("resnet18"),
+            "dino_resnet18": backbone_cfg("resnet18"),
+            "dino_resnet18_cifar": backbone_cfg("resnet18_cifar"),
+            "dino_resnet50": backbone_cfg("resnet50"),
+            "dino_convnext_tiny": backbone_cfg("convnext_tiny"),
+            "dino_vit_small_patch16_224": backbone_cfg("vit_small_patch16_224"),
+        }
+    )
 )
 
 

@@ -1,0 +1,85 @@
+"""`vissl-zoo publish RUN --repo-id ORG/NAME`: a run as a repository that timm loads, with its model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from vissl_zoo.cli import parse_flags
+from vissl_zoo.errors import UserError
+from vissl_zoo.hub.publish import check_repo_id, push, require_token
+from vissl_zoo.hub.record import find_export, read_evaluation, read_json, read_record
+from vissl_zoo.hub.repository import full_branch, write_repository
+
+ABOUT = "push a run or an export to the Hugging Face Hub, or write the folder"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is published, and where."""
+
+    repo_id: str = ""
+    """The repository, ORG/NAME. It is made if it does not exist."""
+    dry_run: bool = False
+    """Write the folder and touch no network."""
+    output_dir: str | None = None
+    """Where the folder goes; by default it is temporary."""
+    evaluation: str | None = None
+    """The folder that `vissl-zoo evaluate` left: its figures go into the card."""
+    license: str = "apache-2.0"
+    """Of the weights, as the Hub names it."""
+    dataset: str | None = None
+    """The training data's name on the Hub (uoft-cs/cifar10); by default what the run was trained on, if it has one."""
+    note: str | None = None
+    """A sentence that stands beside every figure of the card."""
+    private: bool = False
+    """Make the repository private if it is made."""
+    revision: str = "main"
+    """Branch of the plain timm model; the whole model goes to `full`, beside other branches to REVISION-full."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run the subcommand.
+
+    Raises:
+        UserError: one line about the run, a flag, the token or the Hub.
+    """
+    run = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    about = "RUN is a run folder or an export folder."
+    rest = arguments if run is None else arguments[1:]
+    flags = parse_flags(Arguments, Arguments(), rest, "vissl-zoo publish RUN", about)
+    if run is None:
+        raise UserError("publish needs a run folder or an export folder first (see --help)")
+    if not flags.repo_id:
+        raise UserError("--repo-id ORG/NAME is missing")
+    check_repo_id(flags.repo_id)
+    export = find_export(run)
+    evaluation = None if flags.evaluation is None else read_evaluation(flags.evaluation)
+    if not flags.dry_run:
+        require_token()
+    architecture = read_json(export / "config.json", "the export's").get("architecture", "")
+    record = read_record(export, architecture)
+    if flags.note:
+        record = dataclasses.replace(record, note=flags.note)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = write_repository(
+            export,
+            flags.output_dir or Path(temporary) / flags.repo_id.split("/")[1],
+            flags.repo_id,
+            record,
+            evaluation=evaluation,
+            revision=flags.revision,
+            dataset=flags.dataset,
+            license=flags.license,
+        )
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            print(f"{file.stat().st_size / 1e6:8.2f} MB  {file.relative_to(folder)}")
+        if flags.dry_run:
+            where = f"written to {folder}; " if flags.output_dir else ""
+            print(f"\ndry run: {where}nothing was sent")
+            return
+        url = push(folder, flags.repo_id, revision=flags.revision, private=flags.private)
+    whole = f"hf-hub:{flags.repo_id}@{full_branch(flags.revision)}"
+    print(f"\n{url}\nwith vissl_zoo: timm.create_model('{whole}', pretrained=True)")

@@ -1,0 +1,129 @@
+"""Two faces of the same weights, as the folder that a Hub repository will be.
+
+    D/README.md              the model card
+    D/config.json            timm's own architecture and nothing of vissl_zoo
+    D/model.safetensors      the backbone (and classifier, if there is one): plain timm loads it
+    D/vissl_zoo.safetensors  the whole model, for a registered name's `hf_hub_filename`
+    D/full/                  the export, which becomes a branch of its own
+
+A backbone that timm lacks has no plain face: config.json and model.safetensors are left out, and the card says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.hub.card import Place, render_record
+from vissl_zoo.hub.export import CONFIG, HEADS, README, WEIGHTS, save_weights
+from vissl_zoo.hub.record import Record, read_json
+from vissl_zoo.models import HEAD_ARGS, backbone_of
+from vissl_zoo.models._checkpoint import split_heads
+
+WHOLE = "vissl_zoo.safetensors"
+FULL = "full"
+_OWN = {README, CONFIG, WEIGHTS, WHOLE, FULL}
+
+
+def full_branch(revision: str) -> str:
+    """The branch of the whole model beside the plain one: `full` beside main, `REVISION-full` beside others."""
+    return FULL if revision == "main" else f"{revision}-{FULL}"
+
+
+def write_repository(
+    export: Path,
+    output_dir: str | os.PathLike,
+    repo_id: str,
+    record: Record,
+    *,
+    evaluation: Mapping[str, Any] | None = None,
+    revision: str = "main",
+    dataset: str | None = None,
+    license: str = "apache-2.0",
+) -> Path:
+    """Write the folder of `repo_id` for an export and return it; no network is touched.
+
+    It is written beside `output_dir`, loaded by timm, and only then moved into place.
+
+    Args:
+        export: folder of the export.
+        output_dir: folder to write; replaced if an earlier call made it.
+        repo_id: "ORG/NAME", which the card tells the reader to type.
+        record: how the model came to be.
+        evaluation: of `vissl-zoo evaluate`, for the card.
+        revision: branch of the plain face.
+        dataset: the training data's name on the Hub, for the card.
+        license: of the weights, as the Hub names it.
+
+    Raises:
+        UserError: the export cannot be loaded, or `output_dir` holds files of others.
+    """
+    output_dir = Path(output_dir)
+    foreign = (
+        sorted(p.name for p in output_dir.iterdir() if p.name not in _OWN) if output_dir.is_dir() else []
+    )
+    if foreign or output_dir.is_file():
+        raise UserError(
+            f"--output-dir {output_dir} holds {', '.join(foreign[:3]) or 'a file'}: give an empty folder"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = timm.create_model(f"local-dir:{export}", pretrained=True)
+    except Exception as error:  # timm and safetensors each raise their own
+        raise UserError(f"{export} cannot be loaded: {str(error).splitlines()[0]}") from error
+    config = read_json(export / CONFIG, "the export's")
+    temporary = output_dir.parent / f".{output_dir.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        (temporary / FULL).mkdir(parents=True)
+        plain = _write_plain(model, config, temporary)
+        save_weights(model.state_dict(), temporary / WHOLE, config)
+        branch = full_branch(revision)
+        at = "" if revision == "main" else f"@{revision}"
+        place = Place(
+            f"hf-hub:{repo_id}@{branch}", f"hf-hub:{repo_id}{at}" if plain else None, repo_id, branch
+        )
+        options = {"metrics": config.get("metrics"), "evaluation": evaluation, "place": place}
+        card = render_record(model, record, **options, dataset=dataset, license=license)
+        for folder in (temporary, temporary / FULL):
+            (folder / README).write_text(card, encoding="utf-8")
+        for name in (CONFIG, WEIGHTS, HEADS):
+            if (export / name).exists():
+                shutil.copyfile(export / name, temporary / FULL / name)
+        for file in temporary.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for the owner alone
+        shutil.rmtree(output_dir, ignore_errors=True)
+        os.replace(temporary, output_dir)
+    except OSError as error:
+        raise UserError(f"--output-dir {output_dir} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return output_dir
+
+
+def _write_plain(model: nn.Module, config: dict[str, Any], folder: Path) -> bool:
+    """Write config.json and model.safetensors of plain timm; False if timm lacks the backbone."""
+    args = config.get("model_args", {})
+    backbone = backbone_of(config["architecture"], args).split(".")[0]
+    if not timm.is_model(backbone):
+        return False
+    timm_args = {k: v for k, v in args.items() if k not in HEAD_ARGS}
+    plain = {k: v for k, v in config.items() if k != "metrics"}
+    plain.update(architecture=backbone, model_args=timm_args)
+    (folder / CONFIG).write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    weights = {k: v.contiguous() for k, v in split_heads(model.state_dict())[0].items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    with torch.random.fork_rng(devices=[]):
+        bare = timm.create_model(backbone, num_classes=config.get("num_classes", 0), **timm_args)
+    bare.load_state_dict(load_file(folder / WEIGHTS))  # strict: what timm would miss is an error here
+    return True

@@ -1,0 +1,192 @@
+"""Add an export to the weights that the package ships: float16, into the table, with its model card.
+
+    python -m vissl_zoo.hub.ship runs/best --tag cifar10 --evaluation evaluations/best-cifar10
+
+The name is the export's own, or that of `--model` if both have the same backbone. Nothing is changed unless the
+float16 model agrees with the export.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vissl_zoo import weights
+from vissl_zoo.cli import parse_flags
+from vissl_zoo.errors import UserError
+from vissl_zoo.hub.cards import write_cards
+from vissl_zoo.hub.export import save_weights
+from vissl_zoo.hub.figures import kept
+from vissl_zoo.hub.record import find_export, read_evaluation, read_json, read_record
+from vissl_zoo.models import METHODS, backbone_of, entrypoints
+
+LARGEST = 40_000_000
+"""Bytes of one file; PyPI takes 100 MB for all of a package."""
+
+EMBEDDING_TOLERANCE = 5e-3
+"""‖y16 - y‖ / ‖y‖ of each image's embedding: a rounding to 11 bits is off by 5e-4 at most, and layers add up."""
+KAPPA_TOLERANCE = 1e-2
+"""|κ16 - κ| / κ of each image."""
+
+IMAGES = 16
+_CFG_KEYS = (
+    "input_size",
+    "crop_pct",
+    "crop_mode",
+    "interpolation",
+    "mean",
+    "std",
+    "pool_size",
+    "fixed_input_size",
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is shipped, and under which name."""
+
+    tag: str = ""
+    """The part of the name after the dot: cifar10."""
+    model: str | None = None
+    """The registered name; by default the export's."""
+    description: str = ""
+    """One line for timm's configuration."""
+    evaluation: str | None = None
+    """The folder that `vissl-zoo evaluate` left, for the card."""
+    dataset: str | None = None
+    """The training data's name on the Hub, for the card."""
+    license: str = "apache-2.0"
+    """Of the weights, as the Hub names it."""
+    note: str | None = None
+    """A sentence that stands beside every figure of the card."""
+    default: bool = False
+    """Make it the name's default tag; otherwise the first that was shipped is."""
+    cards: str = "model_cards"
+    """Folder of the model cards, which are written anew."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the tool; returns the exit code, which is 2 after one line on stderr about bad input."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        run = arguments[0] if arguments and not arguments[0].startswith("-") else None
+        rest = arguments if run is None else arguments[1:]
+        flags = parse_flags(Arguments, Arguments(), rest, "python -m vissl_zoo.hub.ship RUN", __doc__)
+        if run is None:
+            raise UserError("a run folder or an export folder comes first (see --help)")
+        row, embedding, kappa = ship(find_export(run), flags)
+        print(f"{row.name}: {row.path.stat().st_size / 1e6:.1f} MB, sha256 {row.sha256}")
+        print(
+            f"float16 against the export: embedding within {embedding:.1e}, κ within {kappa:.1e} (relative)"
+        )
+        print(f"cards: {', '.join(str(path) for path in write_cards(Path(flags.cards)))}")
+    except UserError as error:
+        print(f"vissl_zoo.hub.ship: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def ship(export: Path, flags: Arguments) -> tuple[weights.ShippedWeights, float, float]:
+    """Write file and row; returns the row and the largest relative errors of embedding and κ.
+
+    Raises:
+        UserError: the name, the tag, the size or the agreement is not as it must be.
+    """
+    config = read_json(export / "config.json", "the export's")
+    name = _registered_name(config, flags)
+    try:
+        model = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0).eval()
+    except Exception as error:  # timm and safetensors each raise their own
+        raise UserError(f"{export} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if model.kappa_head is None:
+        raise UserError(f"{export} has no κ head, and a shipped model must answer `represent`")
+    args = {k: v for k, v in config.get("model_args", {}).items() if k not in ("backbone", "kappa_head")}
+    full = f"{name}.{flags.tag}"
+    cfg = {k: v for k, v in config["pretrained_cfg"].items() if k in _CFG_KEYS}
+    temporary = weights.FOLDER / f".{full}.{os.getpid()}.safetensors"
+    try:
+        save_weights(_half(model, export), temporary, {"architecture": name, "model_args": args})
+        temporary.chmod(0o644)
+        size = temporary.stat().st_size
+        if size > LARGEST:
+            raise UserError(f"{full} would be {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB is the most")
+        overlay = {**cfg, "file": str(temporary)}
+        reloaded = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **args).eval()
+        errors = disagreement(model, reloaded, cfg["input_size"])
+        if errors[0] > EMBEDDING_TOLERANCE or errors[1] > KAPPA_TOLERANCE:
+            raise UserError(
+                f"{full} in float16 is off by {errors[0]:.1e} in the embedding and {errors[1]:.1e} in κ; "
+                f"{EMBEDDING_TOLERANCE} and {KAPPA_TOLERANCE} are the most"
+            )
+        row = weights.ShippedWeights(
+            full,
+            f"{full}.safetensors",
+            weights.sha256_of(temporary),
+            cfg,
+            args,
+            flags.description,
+            _card(export, config, flags),
+        )
+        os.replace(temporary, row.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    others = {key: other for key, other in weights.shipped().items() if key != full or not flags.default}
+    weights.write_table({full: row, **others} if flags.default else {**others, full: row})
+    return row, *errors
+
+
+def disagreement(model: nn.Module, other: nn.Module, input_size: tuple[int, int, int]) -> tuple[float, float]:
+    """The largest relative difference of two models' embeddings and κ, over images of noise of several contrasts."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(IMAGES, *input_size, generator=generator)
+    x = x * torch.linspace(0.1, 2, IMAGES).view(-1, 1, 1, 1)
+    with torch.inference_mode():
+        a, b = model.represent(x), other.represent(x)
+    embedding = (b.embedding - a.embedding).norm(dim=1) / a.embedding.norm(dim=1)
+    return embedding.max().item(), ((b.kappa - a.kappa).abs() / a.kappa).max().item()
+
+
+def _half(model: nn.Module, export: Path) -> dict[str, Tensor]:
+    """The state dict in float16; whole numbers stay."""
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    beyond = [k for k, v in halved.items() if v.is_floating_point() and not v.isfinite().all()]
+    if beyond:
+        raise UserError(f"{export}: {beyond[0]} is not finite in float16")
+    return halved
+
+
+def _registered_name(config: dict[str, Any], flags: Arguments) -> str:
+    """The name to ship under."""
+    if not re.fullmatch(r"[a-z0-9_]+", flags.tag):
+        raise UserError(f"--tag {flags.tag!r} must be small letters, digits and underscores, such as cifar10")
+    name = flags.model or config["architecture"]
+    if name not in entrypoints() or name in (*METHODS, "kappa"):
+        raise UserError(f"{name} is no name with a backbone of its own; say which with --model")
+    own, wanted = backbone_of(config["architecture"], config.get("model_args", {})), backbone_of(name, {})
+    if own.split(".")[0] != wanted:
+        raise UserError(f"--model {name} is on {wanted}, and the export on {own}")
+    return name
+
+
+def _card(export: Path, config: dict[str, Any], flags: Arguments) -> dict[str, Any]:
+    """What the table keeps for the model card."""
+    record = read_record(export, config["architecture"]).to_dict()
+    card: dict[str, Any] = {"record": {**record, **({"note": flags.note} if flags.note else {})}}
+    card |= {"license": flags.license, **({"dataset": flags.dataset} if flags.dataset else {})}
+    if flags.evaluation is not None:
+        card["evaluation"] = kept(read_evaluation(flags.evaluation))
+    elif config.get("metrics"):
+        card["metrics"] = config["metrics"]
+    return card
+
+
+if __name__ == "__main__":
+    sys.exit(main())
