@@ -20,8 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
@@ -43,7 +42,23 @@ from vissl_zoo.hub import export_model, render_card
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
 from vissl_zoo.recipes import Recipe, parse
-from vissl_zoo.training import Plan, Run, build_model, index_batches, learning_rate
+from vissl_zoo.speed.clock import VIEWS
+from vissl_zoo.training import (
+    Plan,
+    Profiler,
+    Run,
+    build_model,
+    build_optimizer,
+    choose_precision,
+    compile_backbone,
+    index_batches,
+    learning_rate,
+    restore_backbone,
+    start_accelerator,
+    start_processes,
+    start_tracker,
+    to_device,
+)
 from vissl_zoo.views import ViewPipeline
 
 
@@ -71,19 +86,25 @@ def train(recipe: Recipe, command: str) -> None:
     Raises:
         UserError: something in the recipe, the data or the output folder that the user can put right.
     """
-    accelerator = start_accelerator(recipe)
+    processes = start_processes(recipe)
     views = build_views(recipe)
     set_seed(recipe.seed)
     model = build_model(recipe)
     untrained = copy.deepcopy(model)
-    method = build_method(recipe, model, accelerator)
-    optimizer = build_optimizer(recipe, method)
-    table = open_table(recipe, accelerator)
+    method = build_method(recipe, model, processes.device)
+    table = open_table(recipe, processes)
+    precision = choose_precision(recipe, method, processes)
+    accelerator = start_accelerator(recipe, precision)
+    optimizer = build_optimizer(recipe, method, precision.name)
     run = Run(recipe, accelerator, command, table.fingerprint if table else "a stream")
     start_tracker(recipe, accelerator)
     images = load_images(recipe, table, accelerator)
     plan = Plan.of(recipe, len(images) if table else None, accelerator.num_processes)
     run.start(method, optimizer)
+    accelerator.print(precision.describe(recipe.dtype))
+    compiled = compile_backbone(recipe, method, plan.steps - run.step, accelerator)
+    if compiled:
+        accelerator.print(compiled)
 
     fit(recipe, plan, run, images, views, method, optimizer, accelerator)
     del images  # the report opens its own
@@ -92,6 +113,7 @@ def train(recipe: Recipe, command: str) -> None:
     elif (
         accelerator.is_main_process
     ):  # the other processes are done: a barrier would time out on a long report
+        restore_backbone(method)
         finish(recipe, run, method, untrained, table)
     accelerator.end_training()
 
@@ -109,7 +131,8 @@ def fit(
     """Train from `run.step` to the end of the plan, or of --max-minutes."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     wrapped, prepared = accelerator.prepare(method, optimizer)
-    batches = read_batches(recipe, plan, run.step, images, rank, processes)
+    batches = run.clock.waits(read_batches(recipe, plan, run.step, images, rank, processes))
+    profiler = Profiler(recipe, method, optimizer, run.clock, accelerator, plan.steps - run.step)
     # Batches are counted over the whole run: the views of one are drawn from its number.
     with tqdm(
         total=plan.steps, initial=run.step, desc=method.row.method, unit="step", disable=rank > 0
@@ -119,15 +142,19 @@ def fit(
                 method.on_step_start(run.step / plan.steps)
                 lr = set_learning_rate(recipe, plan, run.step, optimizer)
                 torch.manual_seed(recipe.seed + 1_000_003 * (1 + run.step * processes + rank))  # for dropout
-            pixels = batch.images.to(accelerator.device, non_blocking=True)
-            x = views(pixels, batch.sizes, number, start=rank * len(pixels), global_batch=plan.batch_size)
+            with run.clock.part(VIEWS):
+                pixels = to_device(batch.images, accelerator.device)
+                x = views(pixels, batch.sizes, number, start=rank * len(pixels), global_batch=plan.batch_size)
             with accelerator.accumulate(wrapped):
-                objective = wrapped(x)
-                accelerator.backward(objective.loss)
-                if accelerator.sync_gradients and recipe.clip_gradient is not None:
-                    accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip_gradient)
-                prepared.step()
-                prepared.zero_grad()
+                with run.clock.part("heads and loss"):  # the backbone's own share only a profile takes out
+                    objective = wrapped(x)
+                with run.clock.part("backward"):
+                    accelerator.backward(objective.loss)
+                with run.clock.part("optimizer"):
+                    if accelerator.sync_gradients and recipe.clip_gradient is not None:
+                        accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip_gradient)
+                    prepared.step()
+                    prepared.zero_grad()
             if not accelerator.sync_gradients:
                 continue
             if not prepared.step_was_skipped:  # as float16's loss scaling does when a gradient overflows
@@ -136,8 +163,11 @@ def fit(
             bar.update()
             if run.step % recipe.log_every == 0 or run.step in (1, plan.steps):
                 line = run.log(plan, method, objective, lr)
-                speed = f"{line['images_per_second']:.0f} images/s"
+                speed = f"{line['images_per_second']:.0f} images/s, data {line['data_share']:.0%}"
                 bar.set_postfix_str(f"loss {line['loss']:.3f}, κ {line['kappa_mean']:.4g}, {speed}")
+            profile = profiler.step_done(x)
+            if profile:
+                tqdm.write(f"profile: {profile}; {run.folder / 'profile.png'}", file=sys.stderr)
             over = run.out_of_time
             if run.step % recipe.save_every == 0 or run.step == plan.steps or over:
                 run.save(method, optimizer, objective)
@@ -213,55 +243,21 @@ def a_size(table: ImageTable) -> tuple[int, int]:
     raise UserError(f"{table.path}: no image can be read")
 
 
-def start_accelerator(recipe: Recipe) -> Accelerator:
-    """Devices, precision, gradient accumulation and processes are accelerate's."""
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    if recipe.tracker not in (None, *installed):  # accelerate itself would warn and go on without
-        known = ", ".join(installed) or "none"
-        raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
-    try:
-        accelerator = Accelerator(
-            mixed_precision=recipe.mixed_precision,
-            gradient_accumulation_steps=recipe.gradient_accumulation,
-            log_with=recipe.tracker,
-            project_dir=recipe.output_dir,
-        )
-    except (ValueError, ImportError) as error:
-        raise UserError(f"accelerate refuses: {str(error).splitlines()[0]}") from error
-    if accelerator.gradient_accumulation_steps != recipe.gradient_accumulation:
-        raise UserError(
-            f"accelerate was told to accumulate {accelerator.gradient_accumulation_steps} batches and the recipe "
-            f"{recipe.gradient_accumulation}: say it with --gradient-accumulation alone"
-        )
-    return accelerator
-
-
-def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
-    """Open the recipe's tracker, if it names one."""
-    if recipe.tracker is None:
-        return
-    try:
-        accelerator.init_trackers("vissl_zoo")
-    except Exception as error:  # whatever a foreign tracker comes up with: not logged in, no network, …
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--tracker {recipe.tracker}: {reason}") from error
-
-
-def open_table(recipe: Recipe, accelerator: Accelerator) -> ImageTable | None:
+def open_table(recipe: Recipe, processes: PartialState) -> ImageTable | None:
     """Open the training images, none decoded yet; a batch too large or a missing report split is refused here.
 
     None for a stream: it has no rows to name, and to report on it would be to download it.
     """
     data = recipe.data
     if data.streaming:
-        Plan.of(recipe, None, accelerator.num_processes)
+        Plan.of(recipe, None, processes.num_processes)
         return None
     columns = {"image_column": data.image_column, "label_column": data.label_column}
-    with accelerator.main_process_first():  # it fills the cache that the others read
+    with processes.main_process_first():  # it fills the cache that the others read
         table = open_images(data.path, split=data.split, **columns)
         if recipe.report and data.eval_split is not None:
             open_images(data.path, split=data.eval_split, **columns)
-    Plan.of(recipe, len(table), accelerator.num_processes)
+    Plan.of(recipe, len(table), processes.num_processes)
     return table
 
 
@@ -301,28 +297,17 @@ def build_views(recipe: Recipe) -> ViewPipeline:
         raise UserError(f"--views.{option.replace('_', '-')} {problem}") from error
 
 
-def build_method(recipe: Recipe, model: nn.Module, accelerator: Accelerator) -> Method:
+def build_method(recipe: Recipe, model: nn.Module, device: torch.device) -> Method:
     """The recipe's method around its model, on this process's device."""
     try:
         method = create_method(recipe.method.name, model, **recipe.method.method_args())
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--method: {str(error).splitlines()[0]}") from error
     if recipe.sync_batch_norm:
-        method = synchronize_batch_norm(method, accelerator.device)
+        method = synchronize_batch_norm(method, device)
     # channels_last: convolutions run up to three times as fast on a CPU, and in half precision on a GPU.
     method = method.to(memory_format=torch.channels_last)
-    return method.to(accelerator.device, getattr(torch, recipe.dtype)).train()
-
-
-def build_optimizer(recipe: Recipe, method: Method) -> torch.optim.SGD:
-    """SGD with momentum (App. B); with --constant-predictor-lr the predictor is a group of its own."""
-    constant = method.constant_lr_parameters() if recipe.constant_predictor_lr else []
-    apart = {id(p) for p in constant}
-    scheduled = [p for p in method.parameters() if p.requires_grad and id(p) not in apart]
-    groups = [{"params": scheduled, "constant_lr": False}]
-    if constant:
-        groups.append({"params": constant, "constant_lr": True})
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return method.to(device, getattr(torch, recipe.dtype)).train()
 
 
 def set_learning_rate(recipe: Recipe, plan: Plan, step: int, optimizer: torch.optim.Optimizer) -> float:

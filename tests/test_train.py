@@ -117,7 +117,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_train_and_export(train_main, shapes_folder, tmp_path, name):
     recipe, flags, logged = VARIANTS[name]
-    backbone = ("--backbone", "test_resnet", "--image-size", "32")
+    backbone = ("--backbone", "test_resnet", "--image-size", "32", "--mixed-precision", "no")
     steps = ("--batch-size", "8", "--max-steps", "2", "--log-every", "1", "--no-report")
     where = ("--data.path", shapes_folder, "--output-dir", tmp_path / "run")
     outcome = train_main(*recipe, *backbone, *steps, *where, *flags)

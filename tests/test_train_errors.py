@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 DINO = ("dino_resnet18_cifar10", "--model", "dino", "--backbone", "test_resnet")
-LIMITS = ("--batch-size", "16", "--max-steps", "1", "--no-report")
+LIMITS = ("--batch-size", "16", "--max-steps", "1", "--no-report", "--mixed-precision", "no")
 WRONG = {  # what is typed -> what the line must name
     "nope": "unknown recipe 'nope'",
     "--learning-rate 1": "--learning-rate",

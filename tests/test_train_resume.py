@@ -94,7 +94,7 @@ class TestResume:
             assert equal(weights(tmp_path / "whole", part), weights(tmp_path / "broken", part))
         timeless = [
             [
-                {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+                {k: v for k, v in line.items() if k not in ("seconds", "images_per_second", "data_share")}
                 for line in lines(run)
             ]
             for run in (tmp_path / "whole", tmp_path / "broken")

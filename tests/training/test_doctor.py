@@ -13,6 +13,8 @@ from vissl_zoo.training.doctor import DIAGNOSES, PATIENCE, Doctor
 from vissl_zoo.training.log import collapse_signals
 
 SMALL = [
+    "--mixed-precision",
+    "no",
     "--image-size",
     "16",
     "--batch-size",

@@ -150,7 +150,7 @@ class DINO(Method):
         head = (self.model if self.teacher is None else self.teacher).prototype_head
         if self._logit_count:
             total = all_reduce_sum(
-                torch.cat([self._logit_sum, self._logit_sum.new_tensor([self._logit_count])])
+                torch.cat([self._logit_sum, self._logit_sum.new_full((1,), self._logit_count)])
             )
             mean = total[:-1] / total[-1]
             head.center.lerp_(mean.to(head.center.dtype), 1 - self.center_momentum)

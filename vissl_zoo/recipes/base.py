@@ -132,10 +132,14 @@ class Recipe:
     """Largest norm of the gradient; none by default."""
     seed: int = 0
     """Weights, order of the images and views all follow from it."""
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """Precision of the backbone, by default what accelerate was told; κ and the loss have float32 or better."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    """Precision of the backbone: `auto` is what accelerate was told, else bf16 where a trial of a few seconds
+    finds it faster here; `no` is plain float32. κ and the loss have float32 or better."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the weights; float64 is for checking one run against another."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile for the backbone: `auto` tries it where more than half an hour lies ahead, and takes it if that
+    saves more than compiling costs."""
     sync_batch_norm: bool = True
     """Batch norm over the global batch when there are several processes."""
     output_dir: str | None = None
@@ -150,6 +154,9 @@ class Recipe:
     """Save and stop after this long; `--resume` goes on exactly where it stopped."""
     tracker: str | None = None
     """Also log to a tracker that accelerate knows and that is installed (tensorboard, wandb, ...)."""
+    profile: bool = False
+    """Measure where the time of steps 11 to 30 goes, in profile.png and profile.json of the output folder; the
+    training then goes on (stop it with --max-steps 30)."""
     report: bool = True
     """Draw the report when the training is done."""
     report_images: int = 10_000

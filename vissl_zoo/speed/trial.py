@@ -9,6 +9,8 @@ from statistics import median
 
 import torch
 
+from vissl_zoo.speed.clock import synchronize
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -67,15 +69,8 @@ def run_trial(
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    synchronize(device)
     start = time.perf_counter()
     call()
-    _wait(device)
+    synchronize(device)
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type in ("cuda", "xpu"):
-        torch.accelerator.synchronize(device) if hasattr(torch, "accelerator") else torch.cuda.synchronize(
-            device
-        )

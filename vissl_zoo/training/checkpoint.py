@@ -70,13 +70,25 @@ def load_checkpoint(checkpoint: Path, method: nn.Module, optimizer: torch.optim.
         tensors = load_file(checkpoint / _OPTIMIZER)
         state = json.loads((checkpoint / _STATE).read_text())
         method.load_state_dict(weights)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         per_parameter: dict[int, dict[str, Any]] = {}
         for key, value in {**tensors, **state["optimizer"]}.items():
             index, name = key.split(".", 1)
-            per_parameter.setdefault(int(index), {})[name] = value
+            per_parameter.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], value)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
         return {"step": int(state["step"]), "seconds": float(state["seconds"]), **state}
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{checkpoint} cannot be resumed: {reason}") from error
+
+
+def _laid_out_as(parameter: torch.Tensor, value: Any) -> Any:
+    """A state of the parameter in the parameter's memory format, which a file does not keep.
+
+    A fused optimizer walks through both in memory order: on a channels-last weight with a contiguous momentum it
+    gives every element the momentum of another, without a word.
+    """
+    if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
 from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.speed import StepClock
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from vissl_zoo.training.doctor import Doctor
 from vissl_zoo.training.log import RunLog, collapse_signals
@@ -35,6 +36,8 @@ FREE_TO_CHANGE = (
     "report_images",
     "data.workers",
     "data.eval_split",
+    "compile",  # rounds otherwise, as another machine does
+    "profile",
 )
 
 
@@ -46,6 +49,7 @@ class Run:
         command: the command line, for the model card.
         step: optimizer steps done.
         seconds_before: time that earlier, interrupted tries of this run took.
+        clock: by which the parts of a step are counted.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, command: str, images: str):
@@ -54,7 +58,8 @@ class Run:
         self.folder = Path(recipe.output_dir)
         self.step, self.seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
-        self._logged_step = 0
+        self._logged_step, self._logged_loading = 0, 0.0
+        self.clock = StepClock(accelerator.device)
         self._doctor: Doctor | None = None
         self._checkpoint = self._check_folder()
 
@@ -109,7 +114,8 @@ class Run:
     def log(self, plan: Plan, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
         """Append a line to metrics.jsonl (and the tracker): means over the processes; returns the line.
 
-        What the doctor makes of it stands in the line under `diagnoses`.
+        What the doctor makes of it stands in the line under `diagnoses`. `data_share` is the share of the time since
+        the line before that went into waiting for batches and making views, on an accelerator the host's.
 
         Raises:
             UserError: the loss is no longer a number.
@@ -119,20 +125,24 @@ class Run:
         values |= method.signals(latents)
         values |= {"kappa_mean": latents.kappa.mean(), "kappa_std": latents.kappa.std()}
         values |= collapse_signals(latents.embedding)
+        loading = self.clock.loading  # the host's seconds: it runs ahead of an accelerator
+        values["data_share"] = torch.tensor(loading - self._logged_loading, device=latents.kappa.device)
         packed = torch.stack([v.float() for v in values.values()])  # MPS has no float64
         means = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
         now = time.monotonic()
         images = (self.step - self._logged_step) * plan.batch_size * plan.accumulation
+        passed = max(now - self._logged_at, 1e-9)
         line = {
             "step": self.step,
             "epoch": plan.epoch(self.step),
             **means,
+            "data_share": means["data_share"] / passed,
             "lr": lr,
-            "images_per_second": images / max(now - self._logged_at, 1e-9),
+            "images_per_second": images / passed,
             "seconds": self.seconds,
             "processes": self.accelerator.num_processes,
         }
-        self._logged_at, self._logged_step = now, self.step
+        self._logged_at, self._logged_step, self._logged_loading = now, self.step, loading
         if not math.isfinite(means["loss"]):
             raise UserError(f"the loss is {means['loss']} at step {self.step}: try a smaller --lr")
         if self.accelerator.is_main_process:

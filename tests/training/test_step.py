@@ -1,0 +1,100 @@
+"""A step by itself: what it is given, and that a method never makes the host read a number from the device."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from vissl_zoo.methods import base, create_method
+from vissl_zoo.recipes import RECIPES
+from vissl_zoo.training.step import forward_backward, noise_views, spare_copy, to_device
+
+NAMES = ["demo", *(f"{n}_resnet18_cifar10" for n in ("simsiam", "simclr", "barlow_twins", "byol", "dino"))]
+
+
+def small(name):
+    """The recipe with a network that is built in no time, its views 2 + 1."""
+    recipe = RECIPES[name].recipe
+    views = dataclasses.replace(recipe.views, low=1, low_size=16)
+    return dataclasses.replace(recipe, image_size=32, views=views)
+
+
+def method_of(recipe):
+    import vissl_zoo
+
+    model = vissl_zoo.create_model(
+        recipe.method.name, backbone="test_resnet", num_classes=0, **recipe.method.model_args()
+    )
+    return create_method(recipe.method.name, model, **recipe.method.method_args()).train()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_reads_a_number_from_the_device(name, monkeypatch):
+    """Fake tensors have no values: a step that asked for one, which an accelerator's host would wait for, raises."""
+    recipe = small(name)
+    method = method_of(recipe)
+    monkeypatch.setattr(
+        base, "_pairs", base._pairs.__wrapped__
+    )  # its cache would keep fakes for the next test
+    with FakeTensorMode(allow_non_fake_inputs=False) as fake:
+        for module in method.modules():
+            for owned in (module._parameters, module._buffers):
+                for key, value in owned.items():
+                    if value is not None:
+                        owned[key] = fake.from_tensor(value)
+        optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+        views = [torch.empty(4, 3, size, size) for size in (32, 32, 16)]
+        method.on_step_start(0.5)
+        method(views).loss.backward()
+        torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
+        optimizer.step()
+        method.on_step_end()
+
+
+def test_that_reading_a_number_would_be_noticed():
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):
+        torch.ones(3).sum().item()
+
+
+def test_convolutions_run_channels_last():
+    """The weights say so, and the views, which come out contiguous, are converted once, by the first layer."""
+    recipe = small("demo")
+    method = method_of(recipe).to(memory_format=torch.channels_last)
+    formats, batches = [], []
+
+    def look(module, inputs, output):
+        formats.append(output.is_contiguous(memory_format=torch.channels_last))
+        batches.append(len(output))
+
+    for module in method.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(look)
+    method(noise_views(recipe, 4, torch.device("cpu")))
+    assert formats
+    assert all(formats)
+    convolutions = len(formats) // 2
+    assert batches == [8] * convolutions + [4] * convolutions  # crops of one resolution share one forward
+
+
+def test_noise_views():
+    views = noise_views(small("demo"), 5, torch.device("cpu"))
+    assert [tuple(v.shape) for v in views] == [(5, 3, 32, 32)] * 2 + [(5, 3, 16, 16)]
+    double = dataclasses.replace(small("demo"), dtype="float64")
+    assert {v.dtype for v in noise_views(double, 5, torch.device("cpu"))} == {torch.float64}
+
+
+def test_an_infinite_loss_in_narrow_precision_is_a_failure():
+    recipe = small("demo")
+    with spare_copy(method_of(recipe)) as spare:
+        views = noise_views(recipe, 4, torch.device("cpu"))
+        forward_backward(spare, views, "bf16")()
+        with pytest.raises(ArithmeticError, match="bf16"):
+            forward_backward(spare, [v * float("nan") for v in views], "bf16")()
+        assert all(p.grad is None for p in spare.parameters())
+
+
+def test_images_on_the_device_stay_there():
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert to_device(images, torch.device("cpu")) is images
+    assert to_device(images, torch.device("meta")).device.type == "meta"
