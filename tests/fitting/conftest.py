@@ -1,0 +1,49 @@
+"""Features with a known agreement, and folders of photos."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from vissl_zoo.fitting.view_features import ViewFeatures
+
+
+@pytest.fixture
+def make_features():
+    """make_features(embedding (N, V, F), **options) -> ViewFeatures, offset by the mean of the first ten images."""
+
+    def make_features(embedding: torch.Tensor, **options) -> ViewFeatures:
+        offset = embedding[:10].double().mean(dim=(0, 1)).float()
+        features = ViewFeatures(len(embedding), embedding.shape[1], offset, **options)
+        for part in embedding.split(7):
+            features.append(part)
+        return features
+
+    return make_features
+
+
+@pytest.fixture
+def write_photos():
+    """write_photos(folder, count, gray=0): photos of many sizes, the first `gray` of them grayscale."""
+
+    def write_photos(folder, count, gray=0):
+        rng = np.random.default_rng(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            shape = (20 + 3 * i % 50, 70 - 3 * i % 47) + ((3,) if i >= gray else ())
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{i}.png")
+        return folder
+
+    return write_photos
+
+
+@pytest.fixture
+def backbone():
+    """backbone(name) -> a tiny untrained timm backbone without a classifier."""
+
+    def backbone(name="test_resnet", **arguments):
+        torch.manual_seed(0)
+        return timm.create_model(name, **{"num_classes": 0, **arguments}).eval()
+
+    return backbone

@@ -1,0 +1,111 @@
+"""fit_kappa: the trunk is unchanged, the model represents, and what cannot be fitted is said in one line."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import vissl_zoo
+from vissl_zoo.data import open_images, open_store
+from vissl_zoo.errors import UserError
+
+QUICK = {"views": 2, "steps": 3, "workers": 1, "progress": False}
+
+
+@pytest.mark.parametrize("name, size", [("test_resnet", 32), ("test_vit", 160), ("test_convnext", 32)])
+@pytest.mark.parametrize("num_classes", [0, 10])
+def test_the_trunk_is_bit_equal_and_the_given_model_has_no_head(
+    backbone, write_photos, tmp_path, name, size, num_classes
+):
+    given = backbone(name, num_classes=num_classes)
+    before, kind = {k: v.clone() for k, v in given.state_dict().items()}, type(given)
+    x = torch.randn(2, 3, size, size)
+    expected = given(x)
+    fitted = vissl_zoo.fit_kappa(given, write_photos(tmp_path, 20, gray=4), image_size=size, **QUICK)
+    assert type(given) is kind
+    assert given.state_dict().keys() == before.keys()
+    assert not hasattr(given, "kappa_head")
+    after = {k: v for k, v in fitted.state_dict().items() if not k.startswith("kappa_head.")}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    assert torch.equal(fitted(x), expected)
+    said = fitted.represent(x)
+    assert said.embedding.shape == (2, given.num_features)
+    assert (said.kappa > 0).all()
+    assert fitted.kappa_head.latent_dim == given.num_features
+
+
+def test_images_in_any_form_give_the_same(backbone, write_photos, tmp_path):
+    table = open_images(write_photos(tmp_path, 12))
+    store = open_store(table, 32, workers=1, progress=False)
+    heads = [
+        vissl_zoo.fit_kappa(backbone(), images, image_size=32, **QUICK).kappa_head.state_dict()
+        for images in (tmp_path, str(tmp_path), table, store)
+    ]
+    assert all(torch.equal(head[k], heads[0][k]) for head in heads for k in head)
+
+
+def test_refits_a_model_that_has_a_head(write_photos, tmp_path):
+    torch.manual_seed(0)
+    given = vissl_zoo.create_model("dino", backbone="test_resnet", latent_dim=16, prototypes=8)
+    old = given.kappa_head
+    fitted = vissl_zoo.fit_kappa(given, write_photos(tmp_path, 12), image_size=32, kappa_hidden=5, **QUICK)
+    assert given.kappa_head is old
+    assert fitted.kappa_head.latent_dim == given.num_features
+    assert fitted.kappa_head.mlp.fc1.out_features == 5
+    assert fitted.prototype_head is given.prototype_head
+
+
+def test_low_precision_models_are_fitted_in_float32(backbone, write_photos, tmp_path):
+    fitted = vissl_zoo.fit_kappa(
+        backbone().to(torch.bfloat16), write_photos(tmp_path, 12), image_size=32, **QUICK
+    )
+    assert fitted.kappa_head.mlp.fc1.weight.dtype == torch.bfloat16
+    assert torch.isfinite(fitted.represent(torch.randn(2, 3, 32, 32, dtype=torch.bfloat16)).kappa).all()
+
+
+def test_identical_images_still_have_different_views(backbone, tmp_path):
+    for i in range(12):
+        Image.radial_gradient("L").save(tmp_path / f"{i}.png")
+    fitted = vissl_zoo.fit_kappa(backbone(), tmp_path, image_size=32, **QUICK)
+    assert torch.isfinite(fitted.represent(torch.randn(2, 3, 32, 32)).kappa).all()
+
+
+def test_too_few_images(backbone, write_photos, tmp_path):
+    write_photos(tmp_path, 9)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="10 images or more; 9 can be read"):
+        vissl_zoo.fit_kappa(backbone(), tmp_path, image_size=32, **QUICK)
+
+
+def test_features_on_disk_are_removed(backbone, write_photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "cache"))
+    folder = write_photos(tmp_path / "photos", 12)
+    in_memory = vissl_zoo.fit_kappa(backbone(), folder, image_size=32, **QUICK)
+    on_disk = vissl_zoo.fit_kappa(backbone(), folder, image_size=32, memory_limit=0, **QUICK)
+    assert list((tmp_path / "cache").iterdir()) == []
+    for a, b in zip(in_memory.kappa_head.parameters(), on_disk.kappa_head.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("options", [{"views": 1}, {"steps": 0}, {"lr": 0.0}, {"kappa_map": "relu"}])
+def test_bad_options(backbone, tmp_path, options):
+    with pytest.raises(ValueError, match="must be"):
+        vissl_zoo.fit_kappa(backbone(), tmp_path, **{**QUICK, **options})
+
+
+def test_no_timm_model(tmp_path):
+    with pytest.raises(TypeError, match="timm model"):
+        vissl_zoo.fit_kappa(torch.nn.Linear(3, 3), tmp_path)
+
+
+def test_importing_the_package_stays_light():
+    code = "import sys, vissl_zoo; print(vissl_zoo.__all__); assert 'matplotlib' not in sys.modules; "
+    code += "assert 'vissl_zoo.fitting' not in sys.modules; vissl_zoo.fit_kappa"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "fit_kappa" in done.stdout
+    with pytest.raises(AttributeError, match="no_such_name"):
+        vissl_zoo.no_such_name  # noqa: B018

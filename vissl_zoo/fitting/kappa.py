@@ -1,0 +1,155 @@
+"""κ for any backbone: freeze it, see how well views of an image agree, and fit a κ head to that. No label is used."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import nn
+
+from vissl_zoo.data import ImageStore, ImageTable, open_images, open_store
+from vissl_zoo.errors import UserError
+from vissl_zoo.fitting.agreement import measure_agreement
+from vissl_zoo.fitting.head import Fit, fit_head, held_out_rows
+from vissl_zoo.fitting.view_features import MEMORY_LIMIT, extract_views, view_pipeline
+from vissl_zoo.models import add_kappa_head
+from vissl_zoo.models._representation import embedding_width
+
+FEWEST = 10  # images; a tenth of them, one at least, chooses the step
+HELD_OUT = 0.1
+WIDEST = (
+    256  # hidden layer of the head: with 2,048 features as many more would cost minutes and no AUROC was won
+)
+_logger = logging.getLogger(__name__)
+
+
+class Fitted(NamedTuple):
+    """A model with a fitted κ head, and how the fit went.
+
+    Attributes:
+        model: shares the weights of its trunk with the model that was given.
+        fit: the likelihood on the held-out images.
+        images, held_out, views: how many; `images` counts the held-out ones too.
+    """
+
+    model: nn.Module
+    fit: Fit
+    images: int
+    held_out: int
+    views: int
+
+
+def fit_kappa(model: nn.Module, images: str | os.PathLike | ImageTable | ImageStore, **options) -> nn.Module:
+    """Give any timm model a κ head fitted to unlabelled images, in minutes on a CPU.
+
+        model = vissl_zoo.fit_kappa(timm.create_model("resnet50", pretrained=True, num_classes=0), "photos/")
+        embedding, kappa, uncertainty = model.represent(x)
+
+    Views of each image are embedded once; κ = head(y_i) is fitted to how well one view's direction predicts those of
+    the others, by the likelihood of a Power Spherical distribution (Nakamura et al. 2023, Eq. 33) on the sphere of the
+    centred embeddings; d is the embedding's width. `vissl_zoo.fitting.agreement` has the figures behind that choice.
+
+    Args:
+        model: any timm model with pooled features; it keeps its class and heads, and is put in evaluation mode.
+        images: what `open_images` takes, of which the split "train" is read, or an opened table or store.
+        **options: as for `fit_kappa_with_figures`.
+
+    Returns:
+        A model with `represent`, in evaluation mode, that shares the weights of its trunk with `model`.
+
+    Raises:
+        TypeError: `model` is no timm model with pooled features.
+        UserError: there are too few readable images, or the embeddings are not finite or all the same.
+        ValueError: an option is out of range.
+    """
+    return fit_kappa_with_figures(model, images, **options).model
+
+
+def fit_kappa_with_figures(
+    model: nn.Module,
+    images: str | os.PathLike | ImageTable | ImageStore,
+    *,
+    views: int = 8,
+    image_size: int | None = None,
+    kappa_map: str = "exp",
+    kappa_hidden: int | None = None,
+    steps: int = 1500,
+    lr: float = 1e-3,
+    exact: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: bool = True,
+) -> Fitted:
+    """`fit_kappa`, and how the fit went.
+
+    Args:
+        model, images: as for `fit_kappa`.
+        views: V >= 2 random views of each image.
+        image_size: side of the views in pixels; by default the model's own.
+        kappa_map: "exp" or "softplus", see `KappaHead`.
+        kappa_hidden: width of the head; by default that of the embedding, 256 at most.
+        steps: of the fit.
+        lr: its learning rate.
+        exact: embed in plain float32, without the trial of faster ways.
+        seed: of views, held-out images and batches.
+        workers: that decode images.
+        memory_limit: bytes of features above which they lie on disk, in the cache folder.
+        progress: show progress bars.
+    """
+    if views < 2 or steps < 1 or not lr > 0:
+        raise ValueError(f"views must be at least 2, steps and lr positive: {views}, {steps}, {lr}")
+    fitted_model = _with_fresh_head(model, kappa_map, kappa_hidden, seed)
+    image_size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
+    store = _open(images, image_size, workers, progress)
+    _check_count(len(store))
+    pipeline = view_pipeline(fitted_model, image_size, views, seed)
+    bar = "embedding views" if progress else None
+    with extract_views(
+        fitted_model, store, pipeline, exact=exact, memory_limit=memory_limit, progress=bar
+    ) as features:
+        _check_count(len(features))  # decoded on the fly, the corrupt ones are known only now
+        learnt = held_out_rows(len(features), HELD_OUT, seed)
+        agreement = measure_agreement(features, learnt)
+        head = copy.deepcopy(fitted_model.kappa_head).to("cpu", torch.float32)
+        with torch.enable_grad():
+            fit = fit_head(
+                head, features, agreement, learnt, steps=steps, lr=lr, seed=seed, progress=progress
+            )
+        fitted_model.kappa_head.load_state_dict(head.state_dict())
+        if fit.log_likelihood <= fit.constant_log_likelihood:
+            _logger.warning(
+                "κ(x) is worth no more than one κ for all on the held-out images: give more images"
+            )
+        return Fitted(fitted_model, fit, len(features), int((~learnt).sum()), views)
+
+
+def _with_fresh_head(model: nn.Module, kappa_map: str, kappa_hidden: int | None, seed: int) -> nn.Module:
+    """A model of the same modules, but for a κ head of its own; the given one keeps its class and its head."""
+    fitted = copy.copy(model)
+    fitted._modules = model._modules.copy()  # else the head would be added to both
+    if getattr(fitted, "kappa_head", None) is not None:
+        fitted.kappa_head = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        width = (
+            embedding_width(model) if hasattr(model, "num_features") else 2
+        )  # add_kappa_head refuses the model
+        add_kappa_head(fitted, width, kappa_map, kappa_hidden or min(width, WIDEST))
+    return fitted.eval()
+
+
+def _open(images, image_size: int, workers: int | None, progress: bool) -> ImageStore:
+    if isinstance(images, ImageStore):
+        return images
+    table = images if isinstance(images, ImageTable) else open_images(images)
+    return open_store(table, image_size, workers=workers, max_bad_fraction=1.0, progress=progress)
+
+
+def _check_count(count: int) -> None:
+    if count < FEWEST:
+        raise UserError(f"κ can be fitted to {FEWEST} images or more; {count} can be read")

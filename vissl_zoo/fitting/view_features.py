@@ -1,0 +1,170 @@
+"""Embeddings of several augmented views of each image, extracted once and kept small enough for any data set."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from vissl_zoo.data import ImageStore
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.cache import cache_folder
+from vissl_zoo.evaluation.fast_forward import choose_forward
+from vissl_zoo.views import ViewPipeline
+
+FORWARD = 256  # views of one forward pass
+LARGEST = 1e30  # entry of an embedding; the head's first layer is divided by such entries, in float32
+MEMORY_LIMIT = 2 * 2**30  # bytes; features that need more lie on disk
+
+
+class ViewFeatures:
+    """Embeddings (N, V, F) of V views of N images in float16, in memory or on disk.
+
+    float16 alone would overflow at 65,504 and lose a small spread around a large mean. So what is stored is the
+    difference from `offset`, an early mean, over the largest entry of each row: good to 5e-4 of that entry.
+
+    Attributes:
+        views, width: V and F.
+        offset: (F,) float32.
+    """
+
+    def __init__(self, images: int, views: int, offset: Tensor, memory_limit: int = MEMORY_LIMIT):
+        """Make room.
+
+        Args:
+            images: N, at most as many as will be added.
+            views: V.
+            offset: (F,) what is subtracted.
+            memory_limit: bytes above which the features lie in a file of the cache folder, until `close`.
+
+        Raises:
+            UserError: the disk has no room for them.
+        """
+        self.views, self.width, self.offset = views, len(offset), offset.float()
+        shape = (images, views, self.width)
+        needed = 2 * images * views * self.width
+        self._folder = None
+        if needed <= memory_limit:
+            self._values = np.empty(shape, dtype=np.float16)
+        else:
+            self._folder = _folder_with_room(needed)
+            self._values = np.memmap(Path(self._folder.name, "views.f16"), np.float16, "w+", shape=shape)
+        self._scale = np.empty((images, views), dtype=np.float32)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __enter__(self) -> ViewFeatures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the features, and remove their file."""
+        self._values = None
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def append(self, embedding: Tensor) -> None:
+        """Add finite embeddings (B, V, F) of B images."""
+        difference = embedding.float() - self.offset
+        scale = difference.abs().amax(dim=2).clamp_min(torch.finfo(torch.float32).tiny)
+        part = slice(self._count, self._count + len(embedding))
+        self._values[part] = (difference / scale[..., None]).half().numpy()
+        self._scale[part] = scale.numpy()
+        self._count = part.stop
+
+    def read(self, images: np.ndarray | slice, views: np.ndarray | slice = slice(None)) -> Tensor:
+        """Embeddings less `offset`, float32: (B, V, F) of some images, or (B, F) of B (image, view) pairs."""
+        values = torch.from_numpy(np.asarray(self._values[images, views]))
+        return values.float() * torch.from_numpy(self._scale[images, views])[..., None]
+
+
+def _folder_with_room(needed: int) -> tempfile.TemporaryDirectory:
+    """A folder beside the feature cache, not in /tmp, which is memory on some machines."""
+    parent = cache_folder()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if (
+            free > needed
+        ):  # a file with holes would be made all the same, and kill the process when it is filled
+            return tempfile.TemporaryDirectory(prefix="views-", dir=parent)
+    except OSError as error:
+        raise UserError(f"the features cannot be kept in {parent}: {error.strerror}") from error
+    raise UserError(
+        f"the features need {needed / 2**30:.1f} GiB in {parent}, which has {free / 2**30:.1f}: take fewer views or "
+        "images, or let VISSL_ZOO_CACHE name a folder with more room"
+    )
+
+
+def view_pipeline(model: nn.Module, image_size: int, views: int, seed: int) -> ViewPipeline:
+    """SimSiam's augmentation, normalised as the model's own configuration says."""
+    statistics = timm.data.resolve_data_config(model=model)
+    mean, std = tuple(statistics["mean"]), tuple(statistics["std"])
+    return ViewPipeline(image_size, standard=views, mean=mean, std=std, seed=seed)
+
+
+def extract_views(
+    model: nn.Module,
+    store: ImageStore,
+    pipeline: ViewPipeline,
+    *,
+    exact: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: str | None = None,
+) -> ViewFeatures:
+    """Embed the views of every readable image of the store, in its order.
+
+    Args:
+        model: with a κ head, trained or not: its embedding is what that head reads.
+        store: the images.
+        pipeline: makes V views of each.
+        exact: plain float32, without the trial of faster ways (see `choose_forward`).
+        memory_limit: bytes of features kept in memory.
+        progress: what to call the work in a progress bar; no bar if None.
+
+    Raises:
+        UserError: an embedding is not finite.
+    """
+    parameter = next(model.parameters())
+    step = max(1, FORWARD // pipeline.standard)
+    order = np.arange(len(store))
+    batches = [order[i : i + step] for i in range(0, len(order), step)]
+    features = forward = None
+    total = pipeline.standard * len(order)
+    with tqdm(total=total, desc=progress, unit="view", disable=progress is None, leave=False) as bar:
+        for number, (asked, batch) in enumerate(zip(batches, store.batches(iter(batches)), strict=True)):
+            with torch.inference_mode():
+                views = pipeline(batch.images.to(parameter.device), batch.sizes, number)
+                x = torch.cat(views)
+                if forward is None:
+                    forward = choose_forward(model, x, total, exact=exact)
+                # In parts of `FORWARD` at most: many views of one image must not be one pass.
+                said = torch.cat([forward.call(part)[0].cpu() for part in x.split(FORWARD)])
+            embedding = said.unflatten(0, (pipeline.standard, -1)).transpose(0, 1)
+            _check_finite(embedding)
+            if features is None:
+                offset = embedding.double().mean(dim=(0, 1)).float()
+                features = ViewFeatures(len(store), pipeline.standard, offset, memory_limit)
+            # Decoded on the fly, a corrupt image has another in its place, which would count twice.
+            features.append(embedding[torch.from_numpy(asked) == batch.indices])
+            bar.update(len(x))
+    return features
+
+
+def _check_finite(embedding: Tensor) -> None:
+    bad = ~(embedding.abs() < LARGEST).all(dim=2)  # NaN is not below it either
+    if bad.any():
+        raise UserError(
+            f"the model gives an embedding that is not finite, or beyond {LARGEST:.0e}, for {int(bad.sum())} of "
+            f"{bad.numel()} views: no κ can be fitted to it"
+        )
