@@ -120,3 +120,25 @@ def test_default_folders_do_not_overwrite_each_other(tmp_path):
     }
     assert names == {"demo-shapes", "demo-random-shapes", "demo-cifar10", "resnet50.a1_in1k-shapes"}
     assert default_name(str(run / "export"), Arguments()) == "demo-shapes"
+
+
+def test_a_folder_used_again_keeps_nothing_of_before_but_what_is_not_ours(demo_run, shapes_folder, tmp_path):
+    (tmp_path / "notes.png").write_bytes(b"mine")
+    data = ["--data.path", str(shapes_folder), "--output-dir", str(tmp_path)]
+    assert main(["evaluate", str(demo_run[0]), *data, "--protocols", "knn"]) == 0
+    assert (tmp_path / "knn.png").is_file()
+    assert main(["evaluate", str(demo_run[0]), *data, "--exact", "--protocols", "collapse"]) == 0
+    assert not (tmp_path / "knn.png").exists()
+    assert "knn" not in json.loads((tmp_path / "metrics.json").read_text())
+    assert (tmp_path / "notes.png").read_bytes() == b"mine"
+
+
+def test_a_page_of_somebody_else_is_not_cleared(tmp_path):
+    from vissl_zoo.evaluation.run import clear_results
+
+    (tmp_path / "index.html").write_text('<img src="holiday.png">')
+    (tmp_path / "holiday.png").write_bytes(b"mine")
+    clear_results(tmp_path)
+    assert (tmp_path / "holiday.png").exists()
+    assert (tmp_path / "index.html").exists()
+    clear_results(tmp_path / "nowhere")

@@ -1,15 +1,20 @@
-"""The `vissl-zoo` command. Every module here is one subcommand, found by itself, with `ABOUT` and `main(arguments)`."""
+"""The `vissl-zoo` command. Every module here is one subcommand, found by itself, with `ABOUT` and `main(arguments)`.
+
+The subcommand `fit-kappa` is the module `fit_kappa`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 import sys
+from types import ModuleType
 
 from vissl_zoo.errors import UserError
 
-COMMANDS = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__)))
+COMMANDS = tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__)))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: vissl-zoo COMMAND …; `vissl-zoo COMMAND --help` explains one\n")
         for name in COMMANDS:
-            print(f"  {name:10}  {importlib.import_module(f'{__name__}.{name}').ABOUT}")
+            print(f"  {name:10}  {_module(name).ABOUT}")
         return 0
     name, *rest = arguments
     try:
@@ -26,11 +31,18 @@ def main(arguments: list[str] | None = None) -> int:
             close = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise UserError(f"unknown command {name!r}{hint}; there are: {', '.join(COMMANDS)}")
-        importlib.import_module(f"{__name__}.{name}").main(rest)
+        _module(name).main(rest)
+        sys.stdout.flush()
     except UserError as error:
         print(f"vissl-zoo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("vissl-zoo: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has read enough; nothing more can be said on stdout, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

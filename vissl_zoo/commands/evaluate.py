@@ -13,7 +13,7 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.evaluation.run import run_protocols, write_results
+from vissl_zoo.evaluation.run import clear_results, run_protocols, write_results
 
 ABOUT = "measure a run, an export or any timm model: accuracy, uncertainty, figures"
 
@@ -52,6 +52,9 @@ class General:
     """Leave the model's weights random, for a floor to compare with."""
     seed: int = 0
     """Of every random choice."""
+    exact: bool = False
+    """Features in plain float32, the same bits in every run on a machine; slower. By default a short trial may choose
+    bfloat16 or folded weights where they are faster and agree."""
 
 
 # Each protocol's own options, as flags under its name: --linear.epochs and the like.
@@ -123,6 +126,7 @@ def open_evaluation(model: str, flags: General) -> Evaluation:
     folder = Path(flags.output_dir or Path("evaluations") / default_name(model, flags))
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        clear_results(folder)
     except OSError as error:
         raise UserError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -135,4 +139,5 @@ def open_evaluation(model: str, flags: General) -> Evaluation:
         folder,
         seed=flags.seed,
         workers=flags.data.workers,
+        exact=flags.exact,
     )

@@ -1,0 +1,110 @@
+"""What other tools import, held against what they document, and against their own code where it is installed."""
+
+import json
+import os
+from urllib.parse import parse_qs, urlparse
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.scoring.export_to import FORMATS, export_scores
+from vissl_zoo.scoring.table import Scores
+
+NAMES = ["a.jpg", "sub/b #1%?&.jpg", "=é.jpg", "bad.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    for name in NAMES:
+        Image.new("RGB", (5, 4)).save(tmp_path / "photos" / name)
+    return tmp_path
+
+
+@pytest.fixture
+def scores(folder) -> Scores:
+    kappa = np.array([1.1, 2.2, 3.3, np.nan], dtype=np.float32)
+    return Scores(
+        [f"photos/{name}" for name in NAMES], kappa, 1 / (1 + kappa), np.full(4, 5), np.full(4, 4),
+        [None, None, None, "broken"], np.arange(4), np.ones(4, bool), "zoo", "abc", str(folder),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def embeddings():
+    return np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
+def write(form, scores, folder, embeddings=None, order=(2, 0, 1, 3)):
+    file = folder / "out.json"
+    files, hint = export_scores(form, scores, np.array(order), file, embeddings)
+    assert str(file) in hint
+    assert all(f.is_file() for f in files)
+    return file
+
+
+def test_fiftyone(scores, folder):
+    data = json.loads(write("fiftyone", scores, folder).read_text())
+    assert {"name", "media_type", "sample_fields", "info", "samples"} == data.keys()
+    assert data["media_type"] == "image"
+    declared = set(data["sample_fields"]) | {"filepath", "tags", "metadata"}
+    for sample, i in zip(data["samples"], (2, 0, 1), strict=True):
+        assert sample.keys() == declared  # from_dict does not widen the schema
+        assert os.path.samefile(sample["filepath"], folder / scores.paths[i])
+        assert os.path.isabs(sample["filepath"])
+        assert np.float32(sample["kappa"]) == scores.kappa[i]
+        assert sample["metadata"] == {"_cls": "ImageMetadata", "width": 5, "height": 4}
+    assert all(kind.startswith("fiftyone.core.fields.") for kind in data["sample_fields"].values())
+
+
+def test_cleanlab(scores, folder, embeddings):
+    file = write("cleanlab", scores, folder, embeddings)
+    data = datasets.Dataset.from_json(str(file), cache_dir=str(folder / "cache"))  # what Datalab calls
+    features = np.load(folder / "out.features.npy")
+    np.testing.assert_array_equal(features, embeddings[[2, 0, 1]])
+    assert len(data) == len(features)
+    assert [os.path.relpath(p, folder / "photos") for p in data["image"]] == [NAMES[2], NAMES[0], NAMES[1]]
+    np.testing.assert_allclose(data["certainty_score"], 1 - scores.uncertainty[[2, 0, 1]], rtol=1e-6)
+    assert not export_scores("cleanlab", scores, np.arange(4), folder / "x.json").files[1:]
+
+
+def test_label_studio(scores, folder):
+    tasks = json.loads(write("label-studio", scores, folder).read_text())
+    for task, i in zip(tasks, (2, 0, 1), strict=True):
+        url = urlparse(task["data"]["image"])
+        assert url.path == "/data/local-files/"
+        (name,) = parse_qs(url.query)["d"]
+        assert os.path.samefile(folder / name, folder / scores.paths[i])  # below the folder above the photos
+        (prediction,) = task["predictions"]
+        assert prediction["result"] == []
+        assert prediction["model_version"] == "zoo"
+        assert prediction["score"] == pytest.approx(1 - scores.uncertainty[i], abs=1e-6)
+        assert isinstance(task["meta"], dict)
+
+
+def test_lightly(scores, folder, embeddings):
+    file = write("lightly", scores, folder, embeddings)
+    data = json.loads(file.read_text())
+    io = pytest.importorskip("lightly.utils.io")
+    entries = zip(data["images"], data["metadata"], strict=True)
+    pairs = [(m["file_name"], {k: v for k, v in d.items() if k != "image_id"}) for m, d in entries]
+    assert io.format_custom_metadata(pairs) == data
+    assert [name for name, _ in pairs] == [NAMES[2], NAMES[0], NAMES[1]]
+    table = str(folder / "out.embeddings.csv")
+    io.check_embeddings(table)
+    values, _, names = io.load_embeddings(table)
+    np.testing.assert_allclose(values, embeddings[[2, 0, 1]], rtol=1e-6)
+    assert names == [name for name, _ in pairs]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_rows_of_a_table_and_nothing_to_write(form, scores, folder):
+    with pytest.raises(UserError, match="no image has a score"):
+        export_scores(form, scores, np.array([3]), folder / "x.json")
+    scores.paths[0] = "data.parquet#7"
+    with pytest.raises(UserError, match=r"data\.parquet#7"):
+        export_scores(form, scores, np.arange(4), folder / "x.json")
+    assert not (folder / "x.json").exists()

@@ -1,0 +1,132 @@
+"""From a model and a table of images to embedding, κ and uncertainty of each, batch by batch.
+
+What is done to be fast stands in `vissl_zoo.evaluation`: threads decode ahead (`squares`), and a short trial chooses
+how to run the model (`fast_forward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from vissl_zoo.data import ImageTable, canvas_size
+from vissl_zoo.evaluation.represent import Represented, blank_failures, fill_up, represented
+from vissl_zoo.views import ViewDraws, ViewPipeline
+
+
+class Scored(NamedTuple):
+    """What a model says of the images of one batch, also of those that failed.
+
+    Attributes:
+        rows: (B,) int64, rows of the table.
+        embedding: (B, F) float32, of the central crop, not normalised; NaN where it failed.
+        kappa: (B,) float32, NaN where it failed.
+        uncertainty: (B,) float32 in [0, 1], higher is less certain; NaN where it failed.
+        sizes: (B, 2) int64, original height and width in pixels; 0 where unknown.
+        errors: (B,) one line each, None where all is well.
+    """
+
+    rows: np.ndarray
+    embedding: np.ndarray
+    kappa: np.ndarray
+    uncertainty: np.ndarray
+    sizes: np.ndarray
+    errors: list[str | None]
+
+
+def score_images(
+    model: nn.Module,
+    table: ImageTable,
+    image_size: int,
+    *,
+    rows: np.ndarray | None = None,
+    views: int = 1,
+    seed: int = 0,
+    exact: bool = False,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Iterator[Scored]:
+    """Score images in the order of `rows`; one that cannot be read, or of which the model's output is not finite, has
+    its reason in `errors` and never stops the rest.
+
+    Args:
+        model: any model; one without a κ head gives NaN for κ and uncertainty, without an error.
+        table: the images.
+        image_size: side in pixels of what the model sees, the central crop as `central_crop` takes it.
+        rows: (N,) rows of the table, repetitions allowed; by default all.
+        views: with more than 1, κ and uncertainty are means over that many random views (see `mild_views`) in place of
+            those of the central crop. An image's views follow from the seed and its row alone.
+        seed: of the views.
+        exact: the same bits in every run, see `represented`; slower.
+        batch_size: images of a forward pass; by default chosen by the device.
+        workers: threads that decode; by default one for each CPU.
+
+    Raises:
+        ValueError: `views` or `batch_size` below 1, or a row that the table does not have.
+    """
+    rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
+    if views < 1 or (batch_size is not None and batch_size < 1):
+        raise ValueError(f"views and batch_size must be at least 1, got {views} and {batch_size}")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(table):
+        raise ValueError(f"rows must lie in 0 … {len(table) - 1}, got {rows.min()} to {rows.max()}")
+    return _score(model, table, image_size, rows, views, seed, exact, batch_size, workers)
+
+
+def mild_views(image_size: int, views: int, seed: int = 0) -> ViewPipeline:
+    """Views for a mean κ: crops of 40–100 % of the area, mirrored half the time, and a little colour jitter."""
+    return ViewPipeline(
+        image_size,
+        standard=views,
+        scale=(0.4, 1.0),
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.05,
+        grayscale=0.0,
+        blur=0.0,
+        seed=seed % 2**32,
+    )
+
+
+def _score(model, table, image_size, rows, views, seed, exact, batch_size, workers) -> Iterator[Scored]:
+    pipeline = mild_views(image_size, views, seed)
+    canvas = canvas_size(table, image_size) if views > 1 else None
+    options = {"exact": exact, "batch_size": batch_size, "workers": workers, "canvas": canvas}
+    for batch in represented(model, table, image_size, rows, **options):
+        kappa, uncertainty = batch.kappa, batch.uncertainty
+        if kappa is None:
+            kappa, uncertainty = np.full((2, len(batch.errors)), np.nan, dtype=np.float32)
+        elif views > 1:
+            means = _over_views(model, pipeline, batch, batch_size if exact else None)
+            kappa, uncertainty = blank_failures(means, batch.errors)
+        yield Scored(
+            batch.squares.rows, batch.embedding, kappa, uncertainty, batch.squares.sizes, batch.errors
+        )
+
+
+def _over_views(
+    model: nn.Module, pipeline: ViewPipeline, batch: Represented, size: int | None
+) -> list[np.ndarray]:
+    """κ and uncertainty (B,) of a batch, each the mean over the views."""
+    squares, device = batch.squares, next(model.parameters()).device
+    draws = _draws(pipeline, squares.rows)
+    sizes = torch.from_numpy(squares.sizes).clamp_min(1)  # unknown where an image failed
+    rendered = pipeline.render(torch.from_numpy(squares.canvases).to(device), sizes, draws)
+    said = [batch.forward.call(view if size is None else fill_up(view, size)) for view in rendered]
+    return [
+        torch.stack(column).double().mean(0).float().cpu().numpy()[: len(squares.rows)]
+        for column in list(zip(*said, strict=True))[1:]
+    ]
+
+
+def _draws(pipeline: ViewPipeline, rows: np.ndarray) -> ViewDraws:
+    """The random numbers of each row's own stream, (V, B, …)."""
+    drawn = [pipeline.draw(1, int(row)) for row in rows]
+    return ViewDraws(
+        **{f.name: torch.cat([getattr(d, f.name) for d in drawn], dim=1) for f in fields(ViewDraws)}
+    )

@@ -1,0 +1,174 @@
+"""From the PATHs that a person types to tables of images, each image under a name by which it can be opened again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from datasets import Dataset, Features, Image
+from PIL.Image import Image as PILImage
+
+from vissl_zoo.data import ImageTable, available_splits, open_images
+from vissl_zoo.data.decode import decode, why_unreadable
+from vissl_zoo.data.files import find_local_files
+from vissl_zoo.data.sources import Source
+from vissl_zoo.errors import UserError
+
+_ROW = re.compile(r"(?P<source>.+)#(?:(?P<split>[^#/]+)/)?(?P<row>\d+)", re.DOTALL)
+
+
+class Part(NamedTuple):
+    """Images that are read from one table.
+
+    Attributes:
+        table: the images.
+        paths: (N,) what to call each: a file's path as it was typed, or SOURCE#ROW, SOURCE#SPLIT/ROW for a row of a
+            parquet file or a Hub data set, SOURCE as it was typed.
+        stamps: (N,) int64, another number when the image has changed: of a file's size and time.
+    """
+
+    table: ImageTable
+    paths: list[str]
+    stamps: np.ndarray
+
+
+class Inputs(NamedTuple):
+    """All images that were asked for, each once; `repeated` counts the files that were named again."""
+
+    parts: list[Part]
+    repeated: int
+
+    def __len__(self) -> int:
+        return sum(len(part.paths) for part in self.parts)
+
+
+def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
+    """Open everything that was named; nothing is decoded yet.
+
+    A folder of images stands for all images in it, its splits together: who scores photos means all of them.
+
+    Args:
+        paths: folders, globs, image files, parquet files or folders of them, Hub data sets (org/name), `shapes`.
+        split: of parquet files and data sets, the one to take; by default all.
+
+    Raises:
+        UserError: a path names nothing, holds no image, or cannot be read.
+    """
+    files: dict[str, str] = {}  # where it is -> as it was typed
+    tables: list[Part] = []
+    repeated = 0
+    opened = set()
+    for path in paths:
+        local = None if path == "shapes" else find_local_files(path)
+        if local is not None and local.kind != "parquet":
+            typed = _typed_root(path, local.root)
+            for file in (f for group in local.splits.values() for f in group):
+                where = os.path.abspath(file)
+                repeated += where in files
+                files.setdefault(where, os.path.join(typed, file.relative_to(local.root)))
+        elif (key := os.path.abspath(path) if local is not None else path) not in opened:
+            opened.add(key)
+            tables += _open_tables(path, split)
+        else:
+            repeated += 1
+    parts = [_files_part(files)] if files else []
+    return Inputs(parts + tables, repeated)
+
+
+def read_image(path: str, folder: str | os.PathLike = ".", shape: tuple[int, int] | None = None) -> PILImage:
+    """The upright RGB image of a `path` that `find_inputs` gave.
+
+    Args:
+        path: a file or SOURCE#ROW.
+        folder: against which a relative path is meant, if it is not found from here.
+        shape: (height, width) wanted in the end, which lets a large JPEG be decoded smaller; see `decode`.
+
+    Raises:
+        UserError: one line on why it cannot be read.
+    """
+    places = [Path(path), Path(folder, path)]
+    try:
+        found = next((p for p in places if p.is_file()), None)
+        if found is None and (match := _ROW.fullmatch(path)):
+            return _opened(match["source"], match["split"], os.fspath(folder)).read(int(match["row"]))
+        return decode(found or places[0], shape)[0]
+    except UserError:
+        raise
+    except Exception as error:  # on damaged data Pillow raises nearly anything
+        raise UserError(f"{path}: {why_unreadable(error)}") from error
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str, split: str | None, folder: str) -> ImageTable:
+    beside = Path(folder, source)
+    where = os.fspath(beside) if not Path(source).exists() and beside.exists() else source
+    return open_images(where, split=split or available_splits(where)[0])
+
+
+def _typed_root(path: str, root: Path) -> str:
+    """The root of the files of `path`, written as the person wrote it: absolute only if `path` was."""
+    expanded = os.path.expanduser(path)
+    if os.path.isabs(expanded):
+        return os.fspath(root)
+    typed = expanded if os.path.isdir(expanded) else os.path.relpath(root)
+    return "" if os.path.normpath(typed) == "." else typed
+
+
+def _files_part(files: dict[str, str]) -> Part:
+    """Files as one table, so that a folder of many small folders is still read in full batches."""
+    # Arrow holds text as UTF-8; a name of other bytes is shown escaped, and its row fails when it is read.
+    where = [_as_text(path) for path in files]
+    rows = {"image": [{"path": path, "bytes": None} for path in where]}
+    dataset = Dataset.from_dict(rows, features=Features(image=Image(decode=False)))
+    stamps = np.array([_file_stamp(path) for path in files], dtype=np.int64)
+    digest = hashlib.sha256("\0".join(where).encode() + stamps.tobytes()).hexdigest()[:16]
+    source = Source("files", ("train",), _Constant(dataset), _Constant(digest))
+    return Part(
+        ImageTable(source, "train", dataset, "image", None, None), [*map(_as_text, files.values())], stamps
+    )
+
+
+class _Constant:
+    """Always the same answer. A class, since functions made on the spot do not pickle for worker processes."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __call__(self, *args: object) -> object:
+        return self.value
+
+
+def _as_text(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _file_stamp(path: str) -> int:
+    try:
+        stat = os.stat(path)
+    except OSError:  # a broken link: its row says so when it is read
+        return 0
+    return _number(f"{stat.st_size} {stat.st_mtime_ns}")
+
+
+def _number(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _open_tables(path: str, split: str | None) -> list[Part]:
+    splits = available_splits(path)
+    chosen = [split] if split else splits
+    parts = []
+    for name in chosen:
+        table = open_images(path, split=name)
+        place = f"{path}#" if len(splits) == 1 else f"{path}#{table.split}/"
+        stamp = _number(table.fingerprint)
+        names = [f"{place}{row}" for row in range(len(table))]
+        parts.append(Part(table, names, np.full(len(table), stamp, dtype=np.int64)))
+    return parts

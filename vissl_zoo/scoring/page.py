@@ -1,0 +1,192 @@
+"""The HTML pages: one file each, with the images in it, that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from vissl_zoo.errors import UserError
+from vissl_zoo.scoring.duplicates import Groups
+from vissl_zoo.scoring.inputs import read_image
+from vissl_zoo.scoring.projection import project
+from vissl_zoo.scoring.table import Scores, write_atomically
+
+GALLERY = 24  # images at each end
+FAILURES = 200  # that are listed
+GROUPS, GROUP_IMAGES = 20, 8  # groups of duplicates, and images of one, that are shown
+MAP_POINTS, MAP_PICTURES = 2000, 400  # points of the map, and those of them that show a picture
+_SIDE, _SMALL_SIDE = 320, 96
+_BARS = 32
+_ASPECTS = (0.5, 2.4)
+
+
+class Picture(NamedTuple):
+    """An image on a page: `source` is a data URL, None where it cannot be read any more."""
+
+    path: str
+    name: str
+    source: str | None
+    aspect: float
+    kappa: str
+    percentile: str
+    note: str = ""
+
+
+class Bar(NamedTuple):
+    """A bar of the histogram: places and heights are fractions of the figure, `share` of the way from low to high κ."""
+
+    x: float
+    height: float
+    share: float
+    label: str
+
+
+@dataclass
+class Page:
+    """What a page is made from; `report` adds the parts that need embeddings."""
+
+    scores: Scores
+    command: str
+    count: int = GALLERY
+    _pictures: dict[tuple[int, int], tuple[str, float] | None] = field(default_factory=dict)
+
+    def write(self, file: Path, **parts: object) -> None:
+        """Write the page of galleries, histogram and failures, and what `parts` hold (see the template).
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        scores, order = self.scores, self.scores.order
+        count = min(self.count, -(-len(order) // 2))
+        failed = [i for i in range(len(scores)) if not np.isfinite(scores.uncertainty[i])]
+        kappa = scores.kappa[order].astype(np.float64)
+        loader = jinja2.PackageLoader("vissl_zoo.scoring", "")
+        environment = jinja2.Environment(
+            loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )  # fmt: skip
+        html = environment.get_template("page.html.jinja").render(
+            total=len(scores),
+            scored=len(order),
+            model=scores.model,
+            model_hash=scores.model_hash,
+            command=self.command,
+            certain=self.pictures(order[:count]),
+            uncertain=self.pictures(order[::-1][: len(order) - count][: self.count]),
+            spread=[number(q) for q in np.quantile(kappa, [0.1, 0.5, 0.9])] if len(kappa) else None,
+            bars=histogram(kappa),
+            ends=[number(kappa.min()), number(kappa.max())] if len(kappa) else None,
+            failures=[(scores.paths[i], scores.errors[i] or "no score") for i in failed[:FAILURES]],
+            failed=len(failed),
+            points=parts.get("points", []),
+            map_about=parts.get("map_about", ""),
+            groups=parts.get("groups", []),
+            groups_about=parts.get("groups_about", ""),
+        )
+        write_atomically(file, lambda path: path.write_bytes(html.encode("utf-8", "replace")))
+
+    def pictures(self, places: Sequence[int], notes: Sequence[str] | None = None) -> list[Picture]:
+        """The images at `places` as thumbnails, with a note each."""
+        percentile = self.scores.percentile
+        found = []
+        for i, place in enumerate(places):
+            source, aspect = self.thumbnail(int(place), _SIDE) or (None, 1.0)
+            path = self.scores.paths[place]
+            rank = f"{percentile[place]:.0f}"
+            note = notes[i] if notes else ""
+            name = os.path.basename(path) or path
+            found.append(Picture(path, name, source, aspect, number(self.scores.kappa[place]), rank, note))
+        return found
+
+    def thumbnail(self, place: int, side: int) -> tuple[str, float] | None:
+        """(JPEG of at most `side` pixels as a data URL, width / height within `_ASPECTS`), None if unreadable."""
+        if (place, side) not in self._pictures:
+            try:
+                image = read_image(self.scores.paths[place], self.scores.folder, (side, side))
+            except UserError:
+                self._pictures[place, side] = None
+            else:
+                self._pictures[place, side] = _as_data_url(image, side)
+        return self._pictures[place, side]
+
+
+def map_points(page: Page, embeddings: np.ndarray, how: str, seed: int = 0) -> dict[str, object]:
+    """The map of the images that have a score: `points` and `map_about` for the page.
+
+    Of more than `MAP_POINTS` a sample is drawn by the seed, and `MAP_PICTURES` of them, spread over κ, show a picture.
+    """
+    scores, good = page.scores, page.scores.good
+    shown = np.sort(np.random.default_rng(seed).permutation(good)[:MAP_POINTS])
+    if len(shown) < 2:
+        return {}
+    places = project(embeddings[shown], how, seed)
+    rank = scores.percentile
+    by_rank = np.argsort(rank[shown], kind="stable")
+    pictured = set(by_rank[np.unique(np.linspace(0, len(shown) - 1, MAP_PICTURES).astype(int))].tolist())
+    points = []
+    for i, place in enumerate(shown):
+        thumbnail = page.thumbnail(int(place), _SMALL_SIDE) if i in pictured else None
+        points.append({
+            "x": round(float(places[i, 0]), 4), "y": round(1 - float(places[i, 1]), 4),
+            "share": round(1 - rank[place] / 100, 3), "path": scores.paths[place],
+            "name": os.path.basename(scores.paths[place]), "kappa": number(scores.kappa[place]),
+            "source": thumbnail and thumbnail[0],
+        })  # fmt: skip
+    what = "principal components" if how == "pca" else "t-SNE"
+    sample = "" if len(shown) == len(good) else f" of {len(good):,} images, drawn at random"
+    return {"points": points, "map_about": f"{len(points):,} points{sample}, laid out by {what}."}
+
+
+def duplicate_groups(page: Page, groups: Groups, threshold: float) -> dict[str, object]:
+    """The section of near-duplicates: `groups` and `groups_about` for the page."""
+    numbers = groups.group.max(initial=-1) + 1
+    repeats = int((~groups.kept).sum())
+    about = f"{numbers:,} groups at a cosine of {threshold:g} or more; {repeats:,} images repeat a more certain one."
+    if numbers > GROUPS:
+        about += f" The {GROUPS} largest are shown."
+    found = []
+    for number_ in range(min(GROUPS, numbers)):
+        members = np.flatnonzero(groups.group == number_)
+        members = members[np.lexsort((-groups.cosine[members], ~groups.kept[members]))]
+        notes = ["kept" if groups.kept[m] else f"cosine {groups.cosine[m]:.3f}" for m in members]
+        found.append({
+            "size": len(members), "pictures": page.pictures(members[:GROUP_IMAGES], notes),
+            "more": max(0, len(members) - GROUP_IMAGES),
+        })  # fmt: skip
+    return {"groups": found, "groups_about": about}
+
+
+def histogram(kappa: np.ndarray) -> list[Bar]:
+    """Bars of κ (N,), all finite; a single bar where all are equal."""
+    if not len(kappa):
+        return []
+    if np.ptp(kappa) <= 1e-6 * np.abs(kappa).max():
+        return [Bar(0.4, 1.0, 0.5, f"{len(kappa)} images at {number(kappa[0])}")]
+    counts, edges = np.histogram(kappa, bins=_BARS)
+    centres = (np.arange(_BARS) + 0.5) / _BARS
+    return [
+        Bar(i / _BARS, c / counts.max(), float(s), f"κ {number(a)} to {number(b)}: {c} images")
+        for i, (c, s, a, b) in enumerate(zip(counts, centres, edges[:-1], edges[1:], strict=True))
+    ]
+
+
+def number(value: float) -> str:
+    """κ as text: four digits, and no exponent where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _as_data_url(image: Image.Image, side: int) -> tuple[str, float]:
+    aspect = float(np.clip(image.width / image.height, *_ASPECTS))
+    image = image.copy()
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)  # never a side of 0: Pillow keeps one pixel
+    said = io.BytesIO()
+    image.save(said, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(said.getvalue()).decode()}", aspect

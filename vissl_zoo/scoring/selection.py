@@ -1,0 +1,103 @@
+"""Which images to label first: by certainty, by spread over the embedding, or by how typical they are.
+
+Which one is right depends on the budget. With few labels, typical images teach most, and uncertain ones least
+(Hacohen, Dekel & Weinshall, "Active learning on a budget: opposite strategies suit high and low budgets", ICML 2022,
+which is also where TypiClust comes from); with many labels it is the other way round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.cluster import KMeans, MiniBatchKMeans
+
+MOST_CLUSTERS = 500  # as in TypiClust: more clusters than that are tiny, and k-means is slow
+SMALL_BUDGET = 50  # up to so many clusters k-means looks at all images in every step
+NEIGHBOURS = 20  # as in TypiClust
+_BLOCK = 1024
+
+
+def unit_length(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings (N, F) scaled to length 1, float32; a zero stays zero."""
+    norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.where(norm > 0, norm, 1)).astype(np.float32)
+
+
+def most_diverse(embeddings: np.ndarray, k: int) -> np.ndarray:
+    """k-centre greedy (Sener & Savarese, "Active learning for convolutional neural networks: a core-set approach").
+
+    Every choice is the image farthest from all choices before it. The first, which the paper takes from the labelled
+    images, is the one nearest to the mean.
+
+    Args:
+        embeddings: (N, F), finite; they are scaled to length 1.
+        k: how many, 1 to N.
+
+    Returns:
+        Rows (k,) in the order of choice; after images that are all equal, the first that remain.
+    """
+    points = unit_length(embeddings)
+    first = int(np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1)))
+    chosen = [first]
+    nearest = np.full(len(points), np.inf, dtype=np.float32)  # squared distance to the nearest choice
+    for _ in range(k - 1):
+        distance = np.maximum(2 - 2 * (points @ points[chosen[-1]]), 0)
+        nearest = np.minimum(nearest, distance)
+        nearest[chosen] = -1
+        chosen.append(int(np.argmax(nearest)))
+    return np.array(chosen)
+
+
+def most_typical(embeddings: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """TypiClust (Hacohen et al., ICML 2022) without labelled images: the most typical image of each of k clusters.
+
+    Clusters are of k-means on embeddings of length 1, at most `MOST_CLUSTERS`; typicality is the inverse of the mean
+    distance to the 20 nearest neighbours in the cluster. With more images wanted than clusters, each cluster in turn,
+    the largest first, gives its next most typical.
+
+    Args:
+        embeddings: (N, F), finite.
+        k: how many, 1 to N.
+        seed: of k-means.
+
+    Returns:
+        Rows (k,), those of the largest clusters first.
+    """
+    points = unit_length(embeddings)
+    labels = _clusters(points, min(k, MOST_CLUSTERS), seed)
+    names, sizes = np.unique(labels, return_counts=True)
+    ranked = []
+    for name in names[np.argsort(-sizes, kind="stable")]:
+        members = np.flatnonzero(labels == name)
+        ranked.append(members[np.argsort(-typicality(points[members]), kind="stable")])
+    turns = range(max(map(len, ranked)))
+    in_turn = [members[turn] for turn in turns for members in ranked if turn < len(members)]
+    return np.array(in_turn[:k])
+
+
+def typicality(points: np.ndarray) -> np.ndarray:
+    """The inverse of each point's mean distance to its `NEIGHBOURS` nearest others: (n, F) -> (n,)."""
+    neighbours = min(NEIGHBOURS, len(points) - 1)
+    if neighbours == 0:
+        return np.ones(1)
+    squares = (points**2).sum(axis=1)
+    mean = np.empty(len(points))
+    for start in range(0, len(points), _BLOCK):  # a block of rows at a time: a cluster may be large
+        block = slice(start, start + _BLOCK)
+        distances = np.maximum(squares[block, None] + squares - 2 * points[block] @ points.T, 0)
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = np.inf
+        nearest = np.partition(distances, neighbours - 1, axis=1)[:, :neighbours]
+        mean[block] = np.sqrt(nearest).mean(axis=1)
+    return 1 / (mean + 1e-5)
+
+
+def _clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The cluster (N,) of each point; clusters may turn out fewer where points are equal."""
+    distinct = len(np.unique(points, axis=0)) if len(points) <= 10_000 else len(points)
+    count = min(count, distinct)
+    if count == 1:
+        return np.zeros(len(points), dtype=np.int64)
+    if count <= SMALL_BUDGET:
+        return KMeans(count, n_init=1, random_state=seed).fit_predict(points)
+    means = MiniBatchKMeans(count, n_init=3, batch_size=max(1024, 3 * count), random_state=seed)
+    return means.fit_predict(points)
