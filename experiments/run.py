@@ -178,7 +178,9 @@ def ship(run: Experiment, folder: Path) -> None:
     """Add a finished run's weights to the package, and its card to model_cards/."""
     if finished(folder):
         tag = run.name.split(".")[1]
-        call([sys.executable, "-m", "vissl_zoo.weights.add", str(folder), "--tag", tag])
+        command = [sys.executable, "-m", "vissl_zoo.hub.ship", str(folder), "--tag", tag]
+        command += ["--evaluation", str(folder / "evaluation"), "--dataset", "uoft-cs/cifar10"]
+        call([*command, "--note", run.note])
 
 
 def call(command: list[str]) -> None:
