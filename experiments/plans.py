@@ -46,12 +46,13 @@ CIFAR_STEM = ("--image-size", "32")
 
 def _full() -> list[Experiment]:
     """200 epochs of each method on an accelerator, the most wanted first."""
+    shipped = {"ship": True, "note": FULL_NOTE}
     runs = [
-        Experiment("vi_simsiam_resnet18.cifar10", "vi_simsiam_resnet18_cifar10", SHORT, ship=True),
-        Experiment("vi_simsiam_resnet18.cifar10_paper", "vi_simsiam_paper_resnet18_cifar10", ship=True),
+        Experiment("vi_simsiam_resnet18.cifar10", "vi_simsiam_resnet18_cifar10", SHORT, **shipped),
+        Experiment("vi_simsiam_resnet18.cifar10_paper", "vi_simsiam_paper_resnet18_cifar10", **shipped),
     ]
     for method in ("simsiam", "dino", "simclr", "barlow_twins"):
-        runs.append(Experiment(f"{method}_resnet18.cifar10", f"{method}_resnet18_cifar10", ship=True))
+        runs.append(Experiment(f"{method}_resnet18.cifar10", f"{method}_resnet18_cifar10", **shipped))
     for method in ("vi_simsiam", "simsiam", "dino", "simclr", "barlow_twins"):
         model = f"{method}_resnet18_cifar"
         flags = ("--model", model, *CIFAR_STEM, *(SHORT if "simsiam" in method else ()))

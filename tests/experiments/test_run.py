@@ -83,7 +83,7 @@ def test_no_time_left_means_no_training(script, commands, tmp_path, capsys):
 
 
 def test_only_what_is_finished_is_evaluated_and_shipped(script, commands, tmp_path):
-    run = script.Experiment("a.tag", "demo", splits=("train[:10]", "train[10:]"))
+    run = script.Experiment("a.tag", "demo", splits=("train[:10]", "train[10:]"), note="few epochs")
     script.evaluate(run, script.Arguments(), tmp_path)
     script.ship(run, tmp_path)
     assert commands == []
@@ -93,7 +93,8 @@ def test_only_what_is_finished_is_evaluated_and_shipped(script, commands, tmp_pa
     script.ship(run, tmp_path)
     assert [("--random-init" in c) for c in commands] == [False, True, False]
     assert "train[10:]" in commands[0]
-    assert commands[2][-2:] == ["--tag", "tag"]
+    assert commands[2][commands[2].index("--tag") + 1] == "tag"
+    assert commands[2][-1] == "few epochs"
 
 
 def test_the_table_has_a_dash_for_what_was_not_measured(script, tmp_path):
