@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from vissl_zoo.data import available_splits, open_images
 from vissl_zoo.data.decode import decode
+from vissl_zoo.data.files import find_local_files
+from vissl_zoo.data.sources import _file_fingerprint
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -151,6 +154,21 @@ def test_fingerprint_of_a_moved_folder_stays(write_images, tmp_path):
     first = open_images(folder).fingerprint
     folder.rename(tmp_path / "elsewhere")
     assert open_images(tmp_path / "elsewhere").fingerprint == first
+
+
+@pytest.mark.parametrize("kind", ["png", "parquet"])
+def test_fingerprints_of_files_that_agree_in_all_but_their_content_differ(tmp_path, kind):
+    """As an archive unpacks them: equal names, sizes and times."""
+    fingerprints = set()
+    for content in (b"a", b"b"):
+        folder = tmp_path / content.decode()
+        folder.mkdir()
+        for n in range(40):
+            (folder / f"{n:02}.{kind}").write_bytes(b"x" * 50_000 + content)
+            os.utime(folder / f"{n:02}.{kind}", (1, 1))
+        files = find_local_files(str(folder))
+        fingerprints.add(_file_fingerprint(files, "train", None))
+    assert len(fingerprints) == 2
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])

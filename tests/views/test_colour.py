@@ -6,11 +6,28 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-from vissl_zoo.views.colour import color_jitter, luma, shift_hue
+from vissl_zoo.views.colour import jitter_class, jitter_planes, jitter_table, luma
+from vissl_zoo.views.colour import shift_hue as shift_hue_of_planes
 from vissl_zoo.views.draws import OPERATIONS
 
 ADJUST = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
 IDENTITY = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+
+
+def color_jitter(batch, factors, order):
+    """`jitter_planes` for images (B, 3, H, W) in any order; it changes nothing in place."""
+    kind = jitter_class(factors, order, torch.ones(len(batch), dtype=torch.bool))
+    by_kind = kind.argsort(stable=True)
+    planes = batch[by_kind].transpose(0, 1).contiguous()
+    table = jitter_table(factors, order).to(batch.dtype)
+    jitter_planes(planes, kind[by_kind], table[by_kind])
+    return planes.transpose(0, 1)[by_kind.argsort()]
+
+
+def shift_hue(batch, shift):
+    planes = batch.transpose(0, 1).contiguous()
+    shift_hue_of_planes(planes, shift)
+    return planes.transpose(0, 1)
 
 
 def images(number, size=12, seed=0):
@@ -82,4 +99,4 @@ def test_hue_is_finite_for_almost_gray_pixels():
 
 def test_luma_equals_torchvision():
     batch = images(3)
-    assert torch.allclose(luma(batch), F.rgb_to_grayscale(batch), atol=1e-7)
+    assert torch.allclose(luma(batch.transpose(0, 1)), F.rgb_to_grayscale(batch)[:, 0], atol=1e-7)

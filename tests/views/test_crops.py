@@ -10,7 +10,8 @@ import torchvision.transforms.v2.functional as F
 from scipy.stats import ks_2samp
 
 from vissl_zoo.views import ViewPipeline
-from vissl_zoo.views.crops import choose_boxes, filter_weights, resized_crop
+from vissl_zoo.views.crops import choose_boxes, resized_crop
+from vissl_zoo.views.resample import filter_weights
 
 
 def boxes_one_by_one(area, aspect, position, size, ratio):

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 
+from vissl_zoo.data.base import Batch
 from vissl_zoo.data.canvas import PROBES, choose_canvas, fit_to_canvas
 from vissl_zoo.data.decode import BadImage, decode, why_unreadable
 from vissl_zoo.data.decode import image_size as image_size_of
+from vissl_zoo.data.slices import split_name
 from vissl_zoo.data.sources import Source, find_source, open_rows
-from vissl_zoo.data.store import Batch
 from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
 
@@ -51,8 +52,8 @@ def open_stream(
     """Open a split for views of `image_size` pixels (see `canvas_size`); of the images the first 64 are read.
 
     Args:
-        path, split, image_column: as for `open_images`. Hub data sets and parquet files are read as they come; of
-            folders of images and of "shapes" all rows are known, so their shuffle is exact.
+        path, split, image_column: as for `open_images`, but no part of a split. Hub data sets and parquet files are
+            read as they come; of folders of images and of "shapes" all rows are known, so their shuffle is exact.
         buffer: rows among which the next is drawn; each process holds them encoded, 10,000 of ImageNet in about
             1 GB. It should span several shards if each has few classes.
         workers: threads that decode; by default one per CPU, up to 16.
@@ -65,7 +66,12 @@ def open_stream(
     if buffer < 1 or seed < 0 or (workers is not None and workers < 1):
         raise ValueError(f"buffer {buffer} and workers {workers} must be positive, seed {seed} not negative")
     source = find_source(os.fspath(path))
-    rows = open_rows(source, source.find_split(split), image_column)
+    name, bounds = split_name(source.path, split)
+    if bounds is not None:
+        raise UserError(
+            f'{source.path}: "{split}": of data that are streamed there is no part, only "{name}"'
+        )
+    rows = open_rows(source, source.find_split(name), image_column)
     return ImageStream(
         source, rows, image_size, buffer, seed, workers or min(16, os.cpu_count() or 1), max_bad_fraction
     )

@@ -1,7 +1,9 @@
 """A data set as this project sees it: rows of encoded images, perhaps labelled."""
 
+import copy
+import hashlib
 import os
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL.Image import Image as PILImage
 
 from vissl_zoo.data import columns
 from vissl_zoo.data.decode import BadImage, decode, image_size, why_unreadable
+from vissl_zoo.data.slices import sliced_rows, split_name
 from vissl_zoo.data.sources import Source, find_source
 from vissl_zoo.errors import UserError
 
@@ -27,16 +30,18 @@ def open_images(
         path: "shapes" (the embedded data; write ./shapes for a folder of that name), a folder of images with
             or without class folders, an image file, a parquet file, a folder or glob of either, or else
             the id of a Hugging Face Hub data set, org/name or org/name:config.
-        split: its name, or a synonym such as "val". Data without splits are all "train".
+        split: its name, or a synonym such as "val", or a part of it such as train[:45000], train[90%:] or
+            train[10%:20%]. Data without splits are all "train".
         image_column: by default the first Image feature, else a column of encoded bytes.
         label_column: by default a ClassLabel, else integers or strings called "label".
 
     Raises:
-        UserError: nothing is there, or no such split or column, or the data are empty or unreadable.
+        UserError: nothing is there, or no such split, part or column, or the data are empty or unreadable.
     """
     path = os.fspath(path)
+    name, bounds = split_name(path, split)
     source = find_source(path)
-    split = source.find_split(split)
+    split = source.find_split(name)
     dataset = source.load(split)
     if not len(dataset):
         raise UserError(f'{path}: the split "{split}" is empty')
@@ -46,11 +51,12 @@ def open_images(
     if label is not None:
         others = [s for s in source.splits if s != split] if columns.is_string_column(dataset, label) else []
         labels, names = columns.read_labels(dataset, label, path, (source.load(s) for s in others))
-    return ImageTable(source, split, dataset, image, labels, names)
+    table = ImageTable(source, split, dataset, image, labels, names)
+    return table if bounds is None else table.part(bounds)
 
 
 def available_splits(path: str | os.PathLike) -> list[str]:
-    """The names of the splits at `path` (see `open_images`); UserError when nothing is there."""
+    """The names of the whole splits at `path` (see `open_images`); UserError when nothing is there."""
     return list(find_source(os.fspath(path)).splits)
 
 
@@ -75,6 +81,7 @@ class ImageTable:
         class_names: list[str] | None,
     ):
         self.path, self.split = source.path, split
+        self._whole = split  # of which a part may have been taken
         self.labels, self.class_names = labels, class_names
         # Undecoded: one corrupt image must cost that row and not the table.
         if isinstance(dataset.features[image_column], Image):
@@ -92,8 +99,28 @@ class ImageTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A name for these images, equal as long as the data are: of files, their names, sizes and times."""
-        return f"{self._fingerprint(self.split, self._dataset)}-{self._column}"
+        """A name for these images, equal as long as the data are: of files, their names, sizes and
+        times, and some of what a few of them hold."""
+        return f"{self._fingerprint(self._whole, self._dataset)}-{self._column}"
+
+    def select(self, rows: np.ndarray) -> "ImageTable":
+        """The table of some rows (M,) int64, in their order, numbered 0 … M - 1; nothing is copied."""
+        rows = np.asarray(rows, dtype=np.int64)
+        chosen = copy.copy(self)
+        chosen.__dict__.pop("fingerprint", None)
+        chosen._dataset, chosen._images = self._dataset.select(rows), self._images.select(rows)
+        chosen.labels = None if self.labels is None else self.labels[rows]
+        which = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
+        chosen._fingerprint = partial(_selected_fingerprint, self._fingerprint, self._dataset, which)
+        return chosen
+
+    def part(self, bounds: str) -> "ImageTable":
+        """The table of a slice of the rows, such as "90%:", called train[90%:]; UserError when that is empty."""
+        chosen = self.select(sliced_rows(self.path, self.split, bounds, len(self)))
+        chosen.split = f"{self.split}[{bounds}]"
+        if chosen.labels is not None and (chosen.labels == -1).all():
+            chosen.labels = chosen.class_names = None
+        return chosen
 
     def name(self, row: int) -> str:
         """What to call an image: its path relative to the data set where it has one, else "row 17"."""
@@ -144,3 +171,8 @@ class ImageTable:
         if self._root is not None and path.is_relative_to(self._root):
             path = path.relative_to(self._root)
         return str(path)
+
+
+def _selected_fingerprint(fingerprint, dataset: Dataset, which: str, split: str, selected: Dataset) -> str:
+    """That of the whole, and which rows of it: the source's own looks at files, and not at rows."""
+    return f"{fingerprint(split, dataset)}-{which}"

@@ -10,21 +10,32 @@ def gaussian_blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     """Separable Gaussian blur with reflected borders: images (B, C, s, s), sigma (B,) > 0 in pixels.
 
     The window is 2·radius + 1 pixels wide, or 2s - 1 where that is narrower, because a reflected border is
-    not defined beyond. Each axis is a product with a band matrix; only blocks along the band are computed.
-    (Tried on a CPU: depthwise convolution takes as long, and at first use of each batch size far longer.)
+    not defined beyond.
     """
-    size = images.shape[-1]
+    blurred = torch.empty_like(images)
+    blur_planes(images.transpose(0, 1), sigma.to(images.dtype), radius, blurred.transpose(0, 1))
+    return blurred
+
+
+def blur_planes(planes: Tensor, sigma: Tensor, radius: int, out: Tensor) -> None:
+    """`gaussian_blur` of planes (C, n, s, s) into `out`, of the same shape.
+
+    Each axis is a product with a band matrix; only blocks along the band are computed. (Tried on a CPU: depthwise
+    convolution takes as long, and at first use of each batch size far longer.)
+    """
+    size = planes.shape[-1]
     radius = min(radius, size - 1)
-    matrix = blur_matrix(sigma.to(images.dtype), size, radius).unsqueeze(1)
+    matrix = blur_matrix(sigma, size, radius)
+    transposed = matrix.transpose(1, 2)
     blocks = [
         (slice(i, i + BLOCK), slice(max(i - radius, 0), min(i + BLOCK + radius, size)))
         for i in range(0, size, BLOCK)
     ]
-    images = torch.cat([torch.matmul(matrix[:, :, out, band], images[:, :, band]) for out, band in blocks], 2)
-    transposed = matrix.transpose(2, 3)
-    return torch.cat(
-        [torch.matmul(images[..., band], transposed[:, :, band, out]) for out, band in blocks], 3
-    )
+    for plane, blurred in zip(planes, out, strict=True):
+        down = torch.cat([torch.bmm(matrix[:, rows, band], plane[:, band]) for rows, band in blocks], 1)
+        torch.cat(
+            [torch.bmm(down[..., band], transposed[:, band, rows]) for rows, band in blocks], 2, out=blurred
+        )
 
 
 def blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:

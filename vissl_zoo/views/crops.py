@@ -1,12 +1,14 @@
-"""Random resized crops of a whole batch: integer boxes on the original, two matrix products to render.
+"""Random resized crops of a whole batch: integer boxes on the original, matrix products to render.
 
 The boxes follow torchvision's RandomResizedCrop to the letter (Szegedy et al., "Going deeper with
 convolutions", 2015, is where the augmentation comes from); the resampling is its antialiased bilinear
-filter written as out = Wy · image · Wxᵀ, because a batched product needs no loop over images.
+filter written as out = Wy · image · Wxᵀ (resample.py).
 """
 
 import torch
 from torch import Tensor
+
+from vissl_zoo.views.resample import crop_to_planes
 
 
 def choose_boxes(
@@ -47,31 +49,7 @@ def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tens
     flip (B,) bool -> (B, 3, size, size). Each axis is scaled by itself, so a canvas that was squashed from
     the original gives the crop its true aspect back.
     """
-    batch, channels, height, width = images.shape
-    top, left, box_height, box_width = boxes.unbind(-1)
-    rows = filter_weights(top, box_height, height, size)
-    columns = filter_weights(left, box_width, width, size, flip).transpose(1, 2)
-    across = torch.bmm(images.reshape(batch, channels * height, width), columns)
-    return torch.matmul(rows.unsqueeze(1), across.view(batch, channels, height, size))
-
-
-def filter_weights(
-    start: Tensor, extent: Tensor, length: int, size: int, flip: Tensor | None = None
-) -> Tensor:
-    """Weights (B, size, length) of the antialiased bilinear filter on one axis; every row sums to one.
-
-    The box [start, start + extent) of each image, both (B,), is resampled to `size` pixels with a triangle of
-    half-width max(extent / size, 1). As in a crop before a resize, no weight lies outside the box; a pixel
-    that the box covers in part counts for that part.
-    """
-    pixel = torch.arange(length, dtype=start.dtype, device=start.device)
-    target = torch.arange(size, dtype=start.dtype, device=start.device).expand(len(start), size)
-    if flip is not None:
-        target = torch.where(flip.unsqueeze(1), size - 1 - target, target)
-    step = (extent / size).unsqueeze(1)
-    centre = start.unsqueeze(1) + (target + 0.5) * step  # (B, size)
-    end = (start + extent).unsqueeze(1)
-    inside = torch.minimum(pixel + 1, end) - torch.maximum(pixel, start.unsqueeze(1))
-    weights = (pixel + 0.5 - centre.unsqueeze(2)).abs_().div_(-step.clamp_min(1).unsqueeze(2)).add_(1)
-    weights.clamp_min_(0).mul_(inside.clamp_(0, 1).unsqueeze(1))
-    return weights.div_(weights.sum(2, keepdim=True))
+    planes = images.new_empty(3, len(images), size, size)
+    index = torch.arange(len(images), device=images.device)
+    crop_to_planes(images, index, boxes.to(images.dtype), flip, size, planes)
+    return planes.transpose(0, 1).contiguous()

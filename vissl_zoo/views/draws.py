@@ -40,6 +40,10 @@ class ViewDraws:
             raise TypeError(f"draws are sliced by images, draws[start:stop], not indexed by {images!r}")
         return ViewDraws(**{f.name: getattr(self, f.name)[:, images] for f in fields(self)})
 
+    def of_views(self, views: slice) -> ViewDraws:
+        """The draws of some of the views, of all images."""
+        return ViewDraws(**{f.name: getattr(self, f.name)[views] for f in fields(self)})
+
     @property
     def views(self) -> int:
         """The number of views V."""

@@ -8,10 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from vissl_zoo.views.blur import gaussian_blur
-from vissl_zoo.views.colour import OPERATIONS, color_jitter, luma, to_device
-from vissl_zoo.views.crops import choose_boxes, resized_crop
-from vissl_zoo.views.draws import ATTEMPTS, ViewDraws, uniform_table
+from vissl_zoo.views.crops import choose_boxes
+from vissl_zoo.views.draws import ATTEMPTS, OPERATIONS, ViewDraws, uniform_table
+from vissl_zoo.views.render import Finish, render_views
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,6 +28,7 @@ class ViewPipeline:
     2 + 6 at 96 px). `scale` is the crop's share of the image's area and `ratio` its width / height;
     `flip`, `jitter`, `grayscale` and `blur` are probabilities; `brightness`, `contrast`, `saturation` and
     `hue` are half-widths around "no change", as in torchvision's ColorJitter; `sigma` is in pixels of a view.
+    With `channels_last` views come in that memory format, for a network that runs in it.
 
     A view depends on (seed, step), on the image and on its place in the global batch, and on nothing else.
     Raises ValueError when an argument lies outside its range.
@@ -55,6 +55,7 @@ class ViewPipeline:
     std: tuple[float, float, float] = IMAGENET_STD
     seed: int = 0
     dtype: torch.dtype = torch.float32
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         _check_arguments(self)
@@ -98,6 +99,7 @@ class ViewPipeline:
         """
         return choose_boxes(draws.area, draws.aspect, draws.position, sizes.cpu(), self.ratio)
 
+    @torch.no_grad()
     def render(self, images: Tensor, sizes: Tensor, draws: ViewDraws) -> list[Tensor]:
         """The V views of a batch, standard views first, each (B, 3, s, s) in `dtype`, normalised.
 
@@ -109,36 +111,15 @@ class ViewPipeline:
         """
         sizes = sizes.cpu()
         _check_batch(images, sizes, draws, self.standard + self.low)
-        device = images.device
         zoom = torch.tensor(images.shape[2:], dtype=torch.float64) / sizes  # (B, 2) canvas per original pixel
-        boxes = to_device((self.boxes(draws, sizes) * zoom.repeat(1, 2)).to(self.dtype), device)
-        flips = to_device(draws.flip, device)
-        mean, std = to_device(torch.tensor([self.mean, self.std], dtype=self.dtype).view(2, 3, 1, 1), device)
-        images = images.to(self.dtype).div_(255)
+        boxes = self.boxes(draws, sizes) * zoom.repeat(1, 2)
+        finish = Finish(self.mean, self.std, self.dtype, self.channels_last)
+        radius = math.ceil(BLUR_WINDOW * self.sigma[1])
         views = []
-        for view, size in enumerate(self.sizes):
-            crops = resized_crop(images, boxes[view], flips[view], size)
-            views.append(self._recolour(crops, draws, view).sub_(mean).div_(std))
+        for size, kind in ((self.size, slice(self.standard)), (self.low_size, slice(self.standard, None))):
+            if len(boxes[kind]):
+                views += render_views(images, boxes[kind], draws.of_views(kind), size, radius, finish)
         return views
-
-    def _recolour(self, images: Tensor, draws: ViewDraws, view: int) -> Tensor:
-        """Jitter, grayscale and blur, in place: images (B, 3, s, s) in [0, 1] of one view.
-
-        Which images are touched is known on the CPU, so the device gets indices and the host never waits.
-        """
-        factors = torch.where(draws.jitter[view].unsqueeze(1), draws.factors[view], _IDENTITY)
-        color_jitter(images, factors, draws.order[view])
-        gray = draws.grayscale[view].nonzero().squeeze(1)
-        if len(gray):
-            index = to_device(gray, images.device)
-            images.index_copy_(0, index, luma(images.index_select(0, index)).expand(-1, 3, -1, -1))
-        blurred = draws.blur[view].nonzero().squeeze(1)
-        if len(blurred):
-            index = to_device(blurred, images.device)
-            sigma = to_device(draws.sigma[view, blurred].to(self.dtype), images.device)
-            radius = math.ceil(BLUR_WINDOW * self.sigma[1])
-            images.index_copy_(0, index, gaussian_blur(images.index_select(0, index), sigma, radius))
-        return images
 
     def __call__(
         self, images: Tensor, sizes: Tensor, step: int, start: int = 0, global_batch: int | None = None
