@@ -282,6 +282,8 @@ def load_images(
         recipe.image_size,
         workers=data.workers,
         memory_limit=int(data.memory_gib * 2**30),
+        disk_limit=int(data.disk_gib * 2**30),
+        device=accelerator.device,
         max_bad_fraction=data.max_bad_fraction,
         progress=accelerator.is_main_process,
     )
@@ -291,7 +293,7 @@ def build_views(recipe: Recipe) -> ViewPipeline:
     """The random views of the recipe."""
     options = {**dataclasses.asdict(recipe.views), "seed": recipe.seed, "dtype": getattr(torch, recipe.dtype)}
     try:
-        return ViewPipeline(recipe.image_size, **options)
+        return ViewPipeline(recipe.image_size, channels_last=True, **options)  # as the method is, see build_method
     except ValueError as error:
         option, _, problem = str(error).partition(" ")
         raise UserError(f"--views.{option.replace('_', '-')} {problem}") from error

@@ -37,6 +37,7 @@ def no_network_and_no_user_cache(tmp_path_factory) -> Iterator[None]:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setenv("VISSL_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

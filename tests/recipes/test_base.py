@@ -64,6 +64,7 @@ def test_every_float_must_be_finite(name, wrong):
         ({"seed": -1}, "--seed"),
         ({"seed": 2**32}, "--seed"),
         ({"data__memory_gib": 0.0}, "--data.memory-gib"),
+        ({"data__disk_gib": -1.0}, "--data.disk-gib"),
         ({"data__max_bad_fraction": 1.5}, "--data.max-bad-fraction"),
         ({"data__workers": -1}, "--data.workers"),
         ({"views__low": -1}, "--views.low"),

@@ -37,7 +37,10 @@ class Data:
     workers: int | None = None
     """Workers that decode images; by default one for each CPU, 8 at most."""
     memory_gib: float = 4.0
-    """Decoded images are kept in memory, in each process, if they fit in this many GiB; else decoded on the fly."""
+    """Decoded images are kept in memory, in each process, if they fit in this many GiB."""
+    disk_gib: float = 0.0
+    """Images that do not fit in memory are decoded once into a file of the cache folder ($VISSL_ZOO_CACHE), which all
+    processes and later runs share, if they fit in this many GiB; by default they are decoded on the fly."""
     max_bad_fraction: float = 0.01
     """Stop when more than this fraction of the images is corrupt; fewer are skipped and named."""
 
@@ -203,6 +206,7 @@ class Recipe:
             "warmup-epochs": self.warmup_epochs,
             "weight-decay": self.weight_decay,
             "data.workers": self.data.workers or 0,
+            "data.disk-gib": self.data.disk_gib,
             "seed": self.seed,
         }.items():
             if not (value >= 0 and math.isfinite(value)):
