@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.data import open_images, open_store
+from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import cache
 from vissl_zoo.models import create_model
@@ -11,17 +11,16 @@ from vissl_zoo.models import create_model
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """The sizes `extract` was asked for; the cache is this test's own."""
+    """The sizes `extract_rows` was asked for; the cache is this test's own."""
     monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "cache"))
-    seen, real = [], cache.extract
-    monkeypatch.setattr(cache, "extract", lambda *a, **k: (seen.append(a[2]), real(*a, **k))[1])
+    seen, real = [], cache.extract_rows
+    monkeypatch.setattr(cache, "extract_rows", lambda *a, **k: (seen.append(a[2]), real(*a, **k))[1])
     return seen
 
 
 @pytest.fixture
 def images(shapes_folder):
-    table = open_images(shapes_folder, split="test")
-    return table, open_store(table, 32, progress=False)
+    return open_images(shapes_folder, split="test")
 
 
 def model(name="vi_simsiam", seed=0, **arguments):
@@ -31,8 +30,8 @@ def model(name="vi_simsiam", seed=0, **arguments):
     return create_model(name, backbone="test_resnet", latent_dim=16, **arguments).eval()
 
 
-def features(net, images, size=32):
-    return cache.cached_features(net, *images, size, progress=None)
+def features(net, images, size=32, **options):
+    return cache.cached_features(net, images, size, **options)
 
 
 def test_second_call_reads_and_equals_the_first(calls, images):
@@ -48,11 +47,10 @@ def test_another_model_size_or_image_is_another_entry(calls, images, shapes_fold
     features(net, images)
     features(net, images, size=24)
     features(model(seed=1), images)
-    table = images[0]
-    features(net, (table, open_store(table, 32, progress=False, rows=np.arange(7))))
-    train = open_images(shapes_folder, split="train")
-    features(net, (train, open_store(train, 32, progress=False)))
-    assert len(calls) == 5
+    assert np.array_equal(features(net, images, rows=np.arange(7)).rows, np.arange(7))
+    features(net, open_images(shapes_folder, split="train"))
+    features(net, images, exact=True)
+    assert len(calls) == 6
 
 
 def test_a_model_without_kappa_is_kept_too(calls, images):

@@ -9,9 +9,10 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation import linear
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.features import Features
-from vissl_zoo.evaluation.linear import LinearOptions, linear_predictions, shuffled, train
+from vissl_zoo.evaluation.linear import LinearOptions, gradients, linear_predictions, shuffled, train
 
 QUICK = LinearOptions(epochs=5, learning_rates=(0.4, 6.4, 25.6))
 
@@ -71,6 +72,41 @@ def test_rates_trained_together_are_those_trained_alone():
         assert torch.allclose(weight[i], alone[0][0], atol=1e-5)
         assert torch.allclose(bias[i], alone[1][0], atol=1e-5)
     assert not torch.allclose(weight[0], weight[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_gradients_are_those_of_autograd(dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, x = (torch.randn(s, generator=generator) for s in ((3, 5, 12), (3, 5), (40, 12)))
+    labels = torch.randint(5, (40,), generator=generator)
+    leaves = [part.clone().requires_grad_() for part in (weight, bias)]
+    for logits in torch.einsum("rcf,bf->rbc", leaves[0], x) + leaves[1][:, None]:
+        torch.nn.functional.cross_entropy(logits, labels).backward(retain_graph=True)
+    found = gradients(weight, bias, x, labels, dtype)
+    for leaf, gradient in zip(leaves, found, strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient - leaf.grad).norm() <= tolerance * leaf.grad.norm()
+
+
+def test_bfloat16_chooses_a_rate_as_good_and_never_trains_what_is_reported(monkeypatch):
+    learnt, tested = clusters(2000, 0, width=64, spread=2), clusters(2000, 1, width=64, spread=2)
+    used = []
+    real = linear.gradients
+    monkeypatch.setattr(linear, "gradients", lambda *a: used.append((len(a[0]), a[-1])) or real(*a))
+    monkeypatch.setattr(linear, "WORTH_A_TRIAL", 0)
+    options = LinearOptions(epochs=20, learning_rates=(0.8, 1.6, 3.2, 6.4))
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(linear, "_fastest_dtype", lambda *a, d=dtype: d)
+        found[dtype] = linear_predictions(evaluation_of(learnt, tested), options)
+    assert {(4, torch.float32), (4, torch.bfloat16), (1, torch.float32)} == set(used)
+    assert found[torch.bfloat16].lr == found[torch.float32].lr == 6.4
+    assert found[torch.bfloat16].top1 == found[torch.float32].top1
+    used.clear()
+    exact = evaluation_of(learnt, tested)
+    exact.exact = True
+    linear_predictions(exact, options)
+    assert {d for _, d in used} == {torch.float32}
 
 
 def test_batches_have_every_image_once_an_epoch():

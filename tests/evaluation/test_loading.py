@@ -62,3 +62,15 @@ def test_a_labelled_split_goes_before_an_unlabelled_test_split(tmp_path):
     train, test = open_tables(str(tmp_path))
     assert (train.split, test.split) == ("train", "validation")
     assert open_tables(str(tmp_path), split="test")[1].split == "test"
+
+
+def test_measuring_on_the_split_to_learn_from_is_said(shapes_folder, caplog):
+    from vissl_zoo.evaluation.loading import open_tables
+
+    train, test = open_tables(str(shapes_folder), split="train")
+    assert train is None
+    assert len(test) == 120
+    assert "--data.split train" in caplog.text
+    caplog.clear()
+    assert open_tables(str(shapes_folder))[0] is not None
+    assert not caplog.text

@@ -5,26 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from vissl_zoo.data import ImageStore, ImageTable
-from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.features import Features, extract
+from vissl_zoo.data import ImageTable, cache_folder
+from vissl_zoo.evaluation.features import Features
+from vissl_zoo.evaluation.represent import extract_rows
 
-EXTRACTION = 1  # to be raised when `extract` comes to see the images in another way
+EXTRACTION = 2  # to be raised when `extract_rows` comes to see the images in another way
+__all__ = ["cache_folder", "cached_features", "model_hash"]
 _logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """`$VISSL_ZOO_CACHE`, by default vissl_zoo in the user's cache folder."""
-    if named := os.environ.get("VISSL_ZOO_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vissl_zoo"
 
 
 def model_hash(model: nn.Module) -> str:
@@ -40,30 +33,37 @@ def model_hash(model: nn.Module) -> str:
 
 
 def cached_features(
-    model: nn.Module, table: ImageTable, store: ImageStore, image_size: int, *, progress: str | None
+    model: nn.Module,
+    table: ImageTable,
+    image_size: int,
+    *,
+    rows: np.ndarray | None = None,
+    exact: bool = False,
+    workers: int | None = None,
+    progress: str | None = None,
 ) -> Features:
-    """`extract`, or what it gave the last time for this model, these images and this size.
+    """`extract_rows`, or what it gave the last time for this model, these images and this size.
+
+    Features in plain float32 (`exact`) and fast ones are kept apart. Arguments as for `extract_rows`.
 
     Raises:
-        UserError: the model's output is not finite.
+        UserError: the model's output is not finite, or not one image can be read.
     """
-    rows = hashlib.sha256(store.rows.tobytes()).hexdigest()[:8]
+    rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
+    asked = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
     fingerprint = hashlib.sha256(f"{table.fingerprint}-{table.split}".encode()).hexdigest()[:16]
+    kind = "exact" if exact else "fast"
     path = (
         cache_folder()
         / "features"
-        / f"{model_hash(model)}-{fingerprint}-{rows}-{image_size}-v{EXTRACTION}.safetensors"
+        / f"{model_hash(model)}-{fingerprint}-{asked}-{image_size}-{kind}-v{EXTRACTION}.safetensors"
     )
     try:
         return Features(**{"kappa": None, "uncertainty": None, **load_file(path)})
     except (OSError, SafetensorError, TypeError):
         pass  # not there, or cut off by a crash: made anew
-    features = extract(model, store, image_size, progress=progress)
+    features = extract_rows(model, table, image_size, rows, exact=exact, workers=workers, progress=progress)
     kept = {k: np.ascontiguousarray(v) for k, v in features._asdict().items() if v is not None}
-    for name, values in kept.items():
-        if not np.isfinite(values).all():
-            bad = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
-            raise UserError(f"the model gives a {name} that is not finite for {bad} of {len(values)} images")
     unfinished = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

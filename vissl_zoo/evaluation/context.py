@@ -40,6 +40,7 @@ class Evaluation:
         figures: (file name, caption) of the pictures drawn.
         memo: results that more than one protocol needs, by name.
         workers, memory_limit: how images are decoded.
+        exact: plain float32 everywhere, the same bits in every run on a machine.
     """
 
     model: nn.Module
@@ -51,6 +52,7 @@ class Evaluation:
     seed: int = 0
     workers: int | None = None
     memory_limit: int = 4 * 2**30
+    exact: bool = False
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     figures: list[tuple[str, str]] = field(default_factory=list)
     memo: dict[str, Any] = field(default_factory=dict)
@@ -67,16 +69,24 @@ class Evaluation:
 
     @cached_property
     def test_features(self) -> Features:
-        """Features of the test images, from the cache where it has them."""
-        return cached_features(
-            self.model, self.test, self.test_store, self.image_size, progress="test images"
-        )
+        """Features of the test images, from the cache where it has them; those that cannot be read are left out."""
+        return self.features(self.test, "test images")
 
     @cached_property
     def train_features(self) -> Features:
-        """Features of the training images, from the cache where it has them."""
+        """Features of the training images, as `test_features`."""
+        return self.features(self.train, "training images")
+
+    def features(self, table: ImageTable, what: str, rows: np.ndarray | None = None) -> Features:
+        """Features of a table's images, or of some rows (n,) of it, from the cache where it has them."""
         return cached_features(
-            self.model, self.train, self.train_store, self.image_size, progress="training images"
+            self.model,
+            table,
+            self.image_size,
+            rows=rows,
+            exact=self.exact,
+            workers=self.workers,
+            progress=what,
         )
 
     @property

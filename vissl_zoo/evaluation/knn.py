@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+
+from vissl_zoo.evaluation.neighbours import nearest
 
 TEMPERATURE = 0.07
 MOST_NEIGHBOURS = 200
@@ -37,34 +38,6 @@ class KNNResult(NamedTuple):
     validation_top1: np.ndarray
 
 
-def nearest(
-    queries: Tensor, bank: Tensor, k: int, *, chunk: int = 1024, bank_chunk: int = 65536
-) -> tuple[Tensor, Tensor]:
-    """Cosine similarity and index (N, k) of each query's k nearest in the bank, the nearest first.
-
-    Beside its arguments it holds chunk × bank_chunk similarities and (N, 2k) candidates: 10,000 queries among a
-    million images of width 512 stay under 4 GB, of which the bank itself is 2.
-
-    Args:
-        queries: (N, F), normalised here.
-        bank: (M, F), normalised here, M >= k.
-        k: neighbours.
-        chunk: queries compared at once.
-        bank_chunk: images of the bank that they are compared with at once.
-    """
-    queries = normalize(queries.float(), dim=1)
-    values = torch.full((len(queries), 0), -torch.inf)
-    indices = torch.empty((len(queries), 0), dtype=torch.int64)
-    for start in range(0, len(bank), bank_chunk):
-        part = normalize(bank[start : start + bank_chunk].float(), dim=1).T
-        found = [(q @ part).topk(min(k, part.shape[1]), dim=1) for q in queries.split(chunk)]
-        values = torch.cat([values, torch.cat([f.values for f in found])], dim=1)
-        indices = torch.cat([indices, torch.cat([f.indices for f in found]) + start], dim=1)
-        values, kept = values.topk(min(k, values.shape[1]), dim=1)
-        indices = indices.gather(1, kept)
-    return values, indices
-
-
 def predict_for_every_k(similarity: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Predicted class (N, K) from the first 1, 2, … K neighbours.
 
@@ -76,9 +49,15 @@ def predict_for_every_k(similarity: Tensor, labels: Tensor, classes: int) -> Ten
     votes = torch.zeros(len(similarity), classes, dtype=torch.float64)
     weights = (similarity.double() / TEMPERATURE).exp()
     predictions = torch.empty(labels.shape, dtype=torch.int64)
-    for k in range(labels.shape[1]):
-        votes.scatter_add_(1, labels[:, k : k + 1], weights[:, k : k + 1])
-        predictions[:, k] = votes.argmax(dim=1)
+    # A vote can only raise its own class, so the leader is found without a look at the others. Of equals the lower
+    # class leads, as `argmax` has it.
+    leader, most = torch.full((len(labels),), classes), torch.full((len(labels),), -torch.inf).double()
+    for k, (label, weight) in enumerate(zip(labels.unbind(1), weights.unbind(1), strict=True)):
+        raised = votes.gather(1, label[:, None])[:, 0] + weight
+        votes.scatter_(1, label[:, None], raised[:, None])
+        leads = (raised > most) | ((raised == most) & (label < leader))
+        leader, most = torch.where(leads, label, leader), torch.where(leads, raised, most)
+        predictions[:, k] = leader
     return predictions
 
 

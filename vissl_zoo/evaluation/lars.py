@@ -75,10 +75,10 @@ class LARS(torch.optim.Optimizer):
             length = torch.linalg.vector_norm(w, dim=axes, keepdim=True)
             slope = torch.linalg.vector_norm(g, dim=axes, keepdim=True)
             scale = group["trust"] * length / (slope + decay * length)
-            g = (g + decay * w) * torch.where((length > 0) & (slope > 0), scale, 1.0)
+            g = (g + decay * w if decay else g) * torch.where((length > 0) & (slope > 0), scale, 1.0)
         state = self.state[w]
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(w)
         velocity = state["velocity"].mul_(group["momentum"]).add_(g)
         rate = torch.as_tensor(group["lr"], dtype=w.dtype, device=w.device)
-        w.sub_(rate.view(-1, *[1] * (w.ndim - 1)) * velocity if rate.ndim else rate * velocity)
+        w.addcmul_(rate.view(-1, *[1] * (w.ndim - 1)) if rate.ndim else rate, velocity, value=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from vissl_zoo.hub import load_heads
 from vissl_zoo.models import create_model
 
 TEST_SPLITS = ("test", "validation")
+_logger = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
@@ -94,6 +96,12 @@ def open_tables(
     tables = [open_images(path, split=s, **columns) for s in wanted]
     # A test split without labels, as challenges have, gives way to a validation split that has them.
     test = next((table for table in tables if table.labels is not None), tables[0])
-    if train_split not in splits or train_split == test.split:
+    if train_split == test.split:
+        _logger.warning(
+            "--data.split %s is also the split to learn from: what needs training images is left out",
+            test.split,
+        )
+        return None, test
+    if train_split not in splits:
         return None, test
     return open_images(path, split=train_split, **columns), test

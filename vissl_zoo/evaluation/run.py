@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -83,11 +85,31 @@ def run_protocols(evaluation: Evaluation, protocols: Sequence[str], options: Map
     return results
 
 
+GENERATOR = '<meta name="generator" content="vissl-zoo evaluate">'
+"""Stands in every page this writes, so that an earlier one is known for ours."""
+
+
+def clear_results(folder: Path) -> None:
+    """Remove what an earlier `write_results` left in a folder, its figures too; other files stay."""
+    page = folder / "index.html"
+    if not page.is_file() or GENERATOR not in (text := page.read_text(errors="replace")):
+        return
+    # Figures first and the page last: cut off in between, the rest is still known for ours.
+    for name in (
+        *re.findall(r'<img src="([^"/]+\.png)"', text),
+        "predictions.parquet",
+        "metrics.json",
+        page.name,
+    ):
+        (folder / name).unlink(missing_ok=True)
+
+
 def write_results(evaluation: Evaluation, results: Results, name: str, command: str) -> None:
     """Write metrics.json, predictions.parquet and index.html into the evaluation's folder."""
     folder = evaluation.output_dir
     notes = {"reasons": results.reasons, "left_out": results.left_out}
-    images, corrupt = len(evaluation.test_features.rows), len(evaluation.test_store.bad)
+    images = len(evaluation.test_features.rows)
+    corrupt = len(evaluation.test) - images
     about = {"model": name, "data": evaluation.test.path, "split": evaluation.test.split}
     written = {**about, "images": images, "corrupt_images": corrupt, **results.metrics}
     (folder / "metrics.json").write_text(json.dumps({**written, **notes}, indent=1, allow_nan=False) + "\n")
@@ -95,6 +117,7 @@ def write_results(evaluation: Evaluation, results: Results, name: str, command: 
     paper = {key: text for protocol in PROTOCOLS.values() for key, text in protocol.PAPER.items()}
     environment = jinja2.Environment(loader=jinja2.PackageLoader("vissl_zoo.evaluation", ""), autoescape=True)
     page = environment.get_template("evaluation.html.jinja").render(
+        generator=GENERATOR,
         name=name,
         command=command,
         data=evaluation.test.path,

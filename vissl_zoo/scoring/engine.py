@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vissl_zoo.data import ImageTable, canvas_size
-from vissl_zoo.evaluation.represent import Represented, blank_failures, fill_up, represented
+from vissl_zoo.evaluation.represent import Represented, blank_failures, default_batch, fill_up, represented
 from vissl_zoo.views import ViewDraws, ViewPipeline
 
 
@@ -78,7 +78,12 @@ def score_images(
 
 
 def mild_views(image_size: int, views: int, seed: int = 0) -> ViewPipeline:
-    """Views for a mean κ: crops of 40–100 % of the area, mirrored half the time, and a little colour jitter."""
+    """Views for a mean κ: crops of 40–100 % of the area, mirrored half the time, and a little colour jitter.
+
+    AUROC for correct kNN answers, 2,048 test images of one demo: κ of the central crop .699, mean of 8 such
+    views .724, without the jitter .724, crops of 20–100 % .713, SimSiam's own augmentation .711; the central crop's κ
+    as a ninth changed nothing.
+    """
     return ViewPipeline(
         image_size,
         standard=views,
@@ -96,13 +101,14 @@ def mild_views(image_size: int, views: int, seed: int = 0) -> ViewPipeline:
 def _score(model, table, image_size, rows, views, seed, exact, batch_size, workers) -> Iterator[Scored]:
     pipeline = mild_views(image_size, views, seed)
     canvas = canvas_size(table, image_size) if views > 1 else None
-    options = {"exact": exact, "batch_size": batch_size, "workers": workers, "canvas": canvas}
+    size = batch_size or default_batch(next(model.parameters()).device)
+    options = {"exact": exact, "batch_size": size, "workers": workers, "canvas": canvas}
     for batch in represented(model, table, image_size, rows, **options):
         kappa, uncertainty = batch.kappa, batch.uncertainty
         if kappa is None:
             kappa, uncertainty = np.full((2, len(batch.errors)), np.nan, dtype=np.float32)
         elif views > 1:
-            means = _over_views(model, pipeline, batch, batch_size if exact else None)
+            means = _over_views(model, pipeline, batch, size if exact else None)
             kappa, uncertainty = blank_failures(means, batch.errors)
         yield Scored(
             batch.squares.rows, batch.embedding, kappa, uncertainty, batch.squares.sizes, batch.errors

@@ -1,7 +1,10 @@
 """Spearman with the level against SciPy, AUROC between two data sets against scikit-learn."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -90,3 +93,20 @@ def test_a_bad_option_is_named(shapes_evaluation, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             dict(evaluate(shapes_evaluation(), Options(**options)))
+
+
+def test_other_data_that_the_model_cannot_judge_are_named(shapes_evaluation, write_split, noise, tmp_path):
+    """The test images are fine, one of the others gives an uncertainty that is not finite."""
+    other = write_split(
+        tmp_path / "other" / "train.parquet", [*noise(5), np.zeros((16, 16, 3), np.uint8)]
+    ).parent
+    evaluation = shapes_evaluation(model=copy.deepcopy(shapes_evaluation().model))
+    head = evaluation.model.kappa_head
+    real = head.uncertainty
+    dark = []
+    trunk = evaluation.model.forward_features
+    evaluation.model.forward_features = lambda x: (dark.append(x.amax((1, 2, 3)) < -1), trunk(x))[1]
+    head.uncertainty = lambda kappa: torch.where(dark[-1], torch.nan, real(kappa))
+    assert np.isfinite(evaluation.test_features.uncertainty).all()
+    with pytest.raises(UserError, match=r"other: .*not finite for 1 of 6"):
+        dict(evaluate(evaluation, Options(images=1, ood=str(other))))

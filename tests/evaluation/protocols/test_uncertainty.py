@@ -22,6 +22,13 @@ QUICK = uncertainty.Options(shuffles=50, resamples=50)
 BESIDE = ("norm", "knn_distance", "two_view_cosine", "max_probability")
 
 
+class Table(SimpleNamespace):
+    """As many images as labels, or 30."""
+
+    def __len__(self):
+        return 30 if self.labels is None else len(self.labels)
+
+
 def evaluation_of(tmp_path, test_labels, train_labels, kappa, dino=False, linear=None):
     """An evaluation whose features, views and linear answers are given; nothing is decoded and no network runs."""
     rng = np.random.default_rng(0)
@@ -38,10 +45,9 @@ def evaluation_of(tmp_path, test_labels, train_labels, kappa, dino=False, linear
         kappa_head=None if kappa is None else object(), prototype_head=object() if dino else None
     )
     train = None if train_labels is None else SimpleNamespace(labels=train_labels, path="d", split="train")
-    test = SimpleNamespace(labels=test_labels, path="d", split="test", name=lambda row: f"row {row}")
+    test = Table(labels=test_labels, path="d", split="test", name=lambda row: f"row {row}")
     evaluation = Evaluation(model, None, train, test, 8, tmp_path)
     evaluation.test_features = features(test_labels, kappa)
-    evaluation.test_store = SimpleNamespace(bad=[])
     if train is not None:
         evaluation.train_features = features(train_labels)
     count = len(evaluation.test_features.rows)

@@ -15,9 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from vissl_zoo.data import available_splits, open_images, open_store
+from vissl_zoo.data import available_splits, open_images
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.cache import cached_features
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
 from vissl_zoo.evaluation.crops import (
@@ -116,16 +115,7 @@ def other_features(evaluation: Evaluation, path: str, limit: int) -> Features:
     splits = available_splits(path)
     table = open_images(path, split=next((s for s in SPLITS if s in splits), splits[0]))
     rows = np.sort(np.random.default_rng(evaluation.seed).permutation(len(table))[:limit])
-    store = open_store(
-        table,
-        evaluation.image_size,
-        workers=evaluation.workers,
-        memory_limit=evaluation.memory_limit,
-        max_bad_fraction=1.0,
-        progress=False,
-        rows=rows,
-    )
-    return cached_features(evaluation.model, table, store, evaluation.image_size, progress="other images")
+    return evaluation.features(table, "other images", rows)
 
 
 def _out_of_distribution(evaluation: Evaluation, other: Features, path: str) -> Iterator[tuple[str, object]]:
