@@ -130,3 +130,31 @@ def test_the_models_mode_is_left_alone(store, model, training):
     assert model.training == training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     model.eval()
+
+
+def test_a_model_sees_images_normalised_as_it_was_trained(tmp_path):
+    """By its own mean and deviation, on every way to features: the zoo's own have ImageNet's, ViTs of timm others."""
+    import timm
+    from PIL import Image
+
+    from vissl_zoo.evaluation.represent import extract_rows
+    from vissl_zoo.scoring.engine import score_images
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=0).eval()
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.5)}
+    images = rough(32, 32, count=4)
+    for i, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    x = v2.functional.normalize(images.float() / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.5))
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    table = open_images(str(tmp_path))
+    store = open_store(table, 32, workers=0, progress=False)
+    ways = {
+        "store": extract(model, store, 32).embedding,
+        "rows": extract_rows(model, table, 32, np.arange(4), exact=True).embedding,
+        "scores": next(score_images(model, table, 32, exact=True)).embedding,
+    }
+    for way, found in ways.items():
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5, err_msg=way)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from vissl_zoo.data import ImageTable, cache_folder
-from vissl_zoo.evaluation.features import Features
+from vissl_zoo.evaluation.features import Features, statistics
 from vissl_zoo.evaluation.represent import extract_rows
 
 EXTRACTION = 2  # to be raised when `extract_rows` comes to see the images in another way
@@ -25,7 +25,7 @@ def model_hash(model: nn.Module) -> str:
 
     The printed modules are part of it: two models may share every tensor and differ in an activation or in d.
     """
-    digest = hashlib.sha256(repr(model).encode())
+    digest = hashlib.sha256(f"{model!r} {statistics(model)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vissl_zoo.data import ImageStore, ImageTable, open_store
 from vissl_zoo.evaluation.cache import cached_features
-from vissl_zoo.evaluation.features import Features
+from vissl_zoo.evaluation.features import Features, Statistics, statistics
 
 VALIDATION_SHARE = 0.2  # of the training images, for choosing what has to be chosen (App. B)
 
@@ -56,6 +56,11 @@ class Evaluation:
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     figures: list[tuple[str, str]] = field(default_factory=list)
     memo: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """By what the model's input is normalised."""
+        return statistics(self.model)
 
     @cached_property
     def test_store(self) -> ImageStore:

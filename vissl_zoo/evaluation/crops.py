@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vissl_zoo.evaluation.context import Evaluation
-from vissl_zoo.evaluation.features import central_crop
-from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD, ViewDraws, ViewPipeline
+from vissl_zoo.evaluation.features import IMAGENET, Statistics, central_crop
+from vissl_zoo.views import ViewDraws, ViewPipeline
 
 FORWARD = 256  # views of one forward pass
 
@@ -56,10 +56,17 @@ def plain_pipeline(evaluation: Evaluation, views: int, **changes) -> ViewPipelin
         "jitter": 0.0,
         "grayscale": 0.0,
         "blur": 0.0,
+        **evaluation.statistics._asdict(),
     }
     return ViewPipeline(
         evaluation.image_size, standard=views, seed=evaluation.seed % 2**32, **{**off, **changes}
     )
+
+
+def training_views(evaluation: Evaluation) -> ViewPipeline:
+    """Two views by SimSiam's augmentation."""
+    by = evaluation.statistics
+    return ViewPipeline(evaluation.image_size, seed=evaluation.seed % 2**32, mean=by.mean, std=by.std)
 
 
 def random_views(pipeline: ViewPipeline, draws: ViewDraws) -> Render:
@@ -125,17 +132,13 @@ def represent_views(
     )
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalised(images: Tensor, by: Statistics = IMAGENET) -> Tensor:
     """Images (B, 3, s, s) in [0, 1] -> as a network takes them."""
-    mean, std = _statistics(images)
+    mean, std = images.new_tensor(by).view(2, 3, 1, 1)
     return (images - mean) / std
 
 
-def pixels(views: Tensor) -> Tensor:
+def pixels(views: Tensor, by: Statistics = IMAGENET) -> Tensor:
     """Normalised views (B, 3, s, s) -> uint8 (B, 3, s, s), as one would look at them."""
-    mean, std = _statistics(views)
+    mean, std = views.new_tensor(by).view(2, 3, 1, 1)
     return (views * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-def _statistics(like: Tensor) -> Tensor:
-    return like.new_tensor([IMAGENET_MEAN, IMAGENET_STD]).view(2, 3, 1, 1)

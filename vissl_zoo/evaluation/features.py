@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -14,6 +15,22 @@ from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD
 from vissl_zoo.views.crops import resized_crop
 
 PHOTO_CROP = 0.875
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation of each channel, of pixels in [0, 1], by which a model's input is normalised."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+IMAGENET = Statistics()
+
+
+def statistics(model: nn.Module) -> Statistics:
+    """What the model was trained with, as timm's configuration of it says; ImageNet's for a model without one."""
+    cfg = timm.data.resolve_data_config(model=model)
+    return Statistics(tuple(cfg["mean"]), tuple(cfg["std"]))
 
 
 class Features(NamedTuple):
@@ -32,7 +49,7 @@ class Features(NamedTuple):
     uncertainty: np.ndarray | None
 
 
-def central_crop(images: Tensor, sizes: Tensor, size: int) -> Tensor:
+def central_crop(images: Tensor, sizes: Tensor, size: int, normalise: Statistics = IMAGENET) -> Tensor:
     """The central square of each image, normalised: what an evaluation looks at.
 
     Its side is 0.875 of a photo's short side, 224 of 256 pixels as the paper tests; of an image no larger than 1.5
@@ -42,6 +59,7 @@ def central_crop(images: Tensor, sizes: Tensor, size: int) -> Tensor:
         images: canvases, uint8 (B, 3, H, W).
         sizes: original heights and widths (B, 2), which give the square back its true aspect.
         size: side of the result in pixels.
+        normalise: by what, see `statistics`.
 
     Returns:
         (B, 3, size, size) float32.
@@ -54,7 +72,7 @@ def central_crop(images: Tensor, sizes: Tensor, size: int) -> Tensor:
     boxes = torch.cat([(canvas - extent) / 2, extent], dim=1).to(images.device, torch.float32)
     flip = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     pixels = resized_crop(images.float().div_(255), boxes, flip, size)
-    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in normalise)
     return pixels.sub_(mean).div_(std)
 
 
@@ -86,7 +104,7 @@ def extract(
     found: list[np.ndarray] = []
     with tqdm(total=len(order), desc=progress, unit="image", disable=progress is None, leave=False) as bar:
         for asked, batch in zip(batches, store.batches(iter(batches)), strict=True):
-            x = central_crop(batch.images.to(parameter.device), batch.sizes, image_size)
+            x = central_crop(batch.images.to(parameter.device), batch.sizes, image_size, statistics(model))
             # Decoded on the fly, a corrupt image has another in its place: that is not what was asked for.
             genuine = torch.from_numpy(asked) == batch.indices
             x = x.to(parameter.dtype)

@@ -14,9 +14,8 @@ from vissl_zoo.data import ImageTable, canvas_size
 from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.fast_forward import Forward, choose_forward
-from vissl_zoo.evaluation.features import Features, central_crop
+from vissl_zoo.evaluation.features import Features, Statistics, central_crop, statistics
 from vissl_zoo.evaluation.squares import Squares, decoded
-from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD
 
 CPU_BATCH, DEVICE_BATCH = 32, 256
 NOT_FINITE = "the model's output is not finite"
@@ -73,15 +72,15 @@ def represented(
     device = next(model.parameters()).device
     size = batch_size or default_batch(device)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    forward, training = None, model.training
+    forward, training, by = None, model.training, statistics(model)
     model.eval()
     try:
         for squares in decoded(table, batches, image_size, workers=workers, canvas=canvas):
             if from_canvas:
                 sizes = torch.from_numpy(squares.sizes).clamp_min(1)  # 0 where an image cannot be read
-                images = central_crop(torch.from_numpy(squares.canvases).to(device), sizes, image_size)
+                images = central_crop(torch.from_numpy(squares.canvases).to(device), sizes, image_size, by)
             else:
-                images = normalise(squares.pixels, device)
+                images = normalise(squares.pixels, device, by)
             if exact:
                 images = fill_up(images, size)
             if forward is None:
@@ -142,9 +141,9 @@ def extract_rows(
     return Features(*(None if c[0] is None else np.concatenate(c) for c in zip(*parts, strict=True)))
 
 
-def normalise(pixels: np.ndarray, device: torch.device) -> Tensor:
+def normalise(pixels: np.ndarray, device: torch.device, by: Statistics) -> Tensor:
     """Pixels uint8 (B, s, s, 3) -> (B, 3, s, s) float32 as a network takes them, channels-last in memory."""
-    mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=device).view(2, 3, 1, 1)
+    mean, std = torch.tensor(by, device=device).view(2, 3, 1, 1)
     return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 

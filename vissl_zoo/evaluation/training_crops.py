@@ -32,6 +32,7 @@ class CropReader:
             grayscale=0.0,
             blur=0.0,
             seed=evaluation.seed,
+            **evaluation.statistics._asdict(),
         )
 
     def crops(self, order: Iterable[Tensor], labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -16,6 +15,7 @@ from vissl_zoo.data import ImageStore
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.cache import cache_folder
 from vissl_zoo.evaluation.fast_forward import choose_forward
+from vissl_zoo.evaluation.features import statistics
 from vissl_zoo.views import ViewPipeline
 
 FORWARD = 256  # views of one forward pass
@@ -108,9 +108,7 @@ def _folder_with_room(needed: int) -> tempfile.TemporaryDirectory:
 
 def view_pipeline(model: nn.Module, image_size: int, views: int, seed: int) -> ViewPipeline:
     """SimSiam's augmentation, normalised as the model's own configuration says."""
-    statistics = timm.data.resolve_data_config(model=model)
-    mean, std = tuple(statistics["mean"]), tuple(statistics["std"])
-    return ViewPipeline(image_size, standard=views, mean=mean, std=std, seed=seed)
+    return ViewPipeline(image_size, standard=views, seed=seed, **statistics(model)._asdict())
 
 
 def extract_views(

@@ -12,7 +12,7 @@ from PIL.Image import Image as PILImage
 from torch import nn
 
 from vissl_zoo.evaluation.crops import ViewFeatures
-from vissl_zoo.evaluation.features import central_crop
+from vissl_zoo.evaluation.features import central_crop, statistics
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, short_number
 from vissl_zoo.evaluation.protocols.test_time import combine
 from vissl_zoo.views import ViewPipeline
@@ -60,12 +60,21 @@ def score_crops(
     canvas = image.copy()
     canvas.thumbnail((_LONGEST, _LONGEST))
     pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1)[None]
+    by = statistics(model)
     pipeline = ViewPipeline(
-        image_size, standard=crops, scale=scale, flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, seed=seed
+        image_size,
+        standard=crops,
+        scale=scale,
+        flip=0.0,
+        jitter=0.0,
+        grayscale=0.0,
+        blur=0.0,
+        seed=seed,
+        **by._asdict(),
     )
     draws = pipeline.draw(1, 0)
     parameter = next(model.parameters())
-    views = torch.cat([*pipeline.render(pixels, sizes, draws), central_crop(pixels, sizes, image_size)])
+    views = torch.cat([*pipeline.render(pixels, sizes, draws), central_crop(pixels, sizes, image_size, by)])
     model.eval()
     with torch.inference_mode():
         parts = [model.represent(x.to(parameter)) for x in views.split(_BATCH)]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vissl_zoo.data import ImageTable, canvas_size
+from vissl_zoo.evaluation.features import IMAGENET, Statistics, statistics
 from vissl_zoo.evaluation.represent import Represented, blank_failures, default_batch, fill_up, represented
 from vissl_zoo.views import ViewDraws, ViewPipeline
 
@@ -77,7 +78,12 @@ def score_images(
     return _score(model, table, image_size, rows, views, seed, exact, batch_size, workers)
 
 
-def mild_views(image_size: int, views: int, seed: int = 0) -> ViewPipeline:
+def mild_views(
+    image_size: int,
+    views: int,
+    seed: int = 0,
+    normalise: Statistics = IMAGENET,
+) -> ViewPipeline:
     """Views for a mean κ: crops of 40–100 % of the area, mirrored half the time, and a little colour jitter.
 
     AUROC for correct kNN answers, 2,048 test images of one demo: κ of the central crop .699, mean of 8 such
@@ -95,11 +101,12 @@ def mild_views(image_size: int, views: int, seed: int = 0) -> ViewPipeline:
         grayscale=0.0,
         blur=0.0,
         seed=seed % 2**32,
+        **normalise._asdict(),
     )
 
 
 def _score(model, table, image_size, rows, views, seed, exact, batch_size, workers) -> Iterator[Scored]:
-    pipeline = mild_views(image_size, views, seed)
+    pipeline = mild_views(image_size, views, seed, statistics(model))
     canvas = canvas_size(table, image_size) if views > 1 else None
     size = batch_size or default_batch(next(model.parameters()).device)
     options = {"exact": exact, "batch_size": size, "workers": workers, "canvas": canvas}

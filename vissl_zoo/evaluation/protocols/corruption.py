@@ -80,7 +80,10 @@ def corruption_levels(evaluation: Evaluation, chosen: np.ndarray, kind: str) -> 
     seeds = np.stack([np.full(len(rows), evaluation.seed % 2**32), rows], axis=1)
 
     def render(images, sizes, part):
-        return [normalised(corrupt(images, kind, level, seeds[part])) for level in range(LEVELS)]
+        return [
+            normalised(corrupt(images, kind, level, seeds[part]), evaluation.statistics)
+            for level in range(LEVELS)
+        ]
 
     return render
 
@@ -161,7 +164,11 @@ def _draw(evaluation: Evaluation, chosen: np.ndarray, found: dict[str, np.ndarra
     margin = 0.06 * max(np.ptp(bounds), 1e-6)
     for row, (kind, values) in zip(grid, found.items(), strict=True):
         views = corruption_levels(evaluation, chosen[[example]], kind)(square, batch.sizes, slice(0, 1))
-        shown = torch.cat([square, *(pixels(view) for view in views)]).permute(0, 2, 3, 1).numpy()
+        shown = (
+            torch.cat([square, *(pixels(view, evaluation.statistics) for view in views)])
+            .permute(0, 2, 3, 1)
+            .numpy()
+        )
         for axes, image, said in zip(row, shown, [clean[example], *values[:, example]], strict=False):
             axes.imshow(image, interpolation="nearest" if len(image) < 100 else "antialiased")
             axes.set(xticks=[], yticks=[])

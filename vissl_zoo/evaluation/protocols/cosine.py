@@ -16,10 +16,9 @@ from torch import Tensor
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.crops import each_batch, random_views
+from vissl_zoo.evaluation.crops import each_batch, random_views, training_views
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.heads import apply_head, has_head
-from vissl_zoo.views import ViewPipeline
 
 TITLE = "cosine similarity of augmented pairs"
 NEEDS: set[str] = set()
@@ -66,7 +65,7 @@ def pair_cosines(evaluation: Evaluation, pairs: int, *, latents: bool) -> dict[s
     count = len(evaluation.test_features.rows)
     rounds = [rng.permutation(count) for _ in range(-(-pairs // count))]
     chosen = np.concatenate(rounds)[:pairs]
-    pipeline = ViewPipeline(evaluation.image_size, seed=evaluation.seed % 2**32)
+    pipeline = training_views(evaluation)
     render = random_views(pipeline, pipeline.draw(pairs, step=0))
     found: dict[str, list[Tensor]] = {"embedding": [], "unrelated": []} | ({"latent": []} if latents else {})
     with torch.inference_mode():
