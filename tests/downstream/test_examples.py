@@ -46,14 +46,19 @@ def labelled(tmp_path):
     return tmp_path / "labelled"
 
 
-@pytest.mark.parametrize("flags", [(), ("--freeze",), ("--layer-decay", "0.8")])
+@pytest.mark.parametrize("flags", [("--scratch",), ("--freeze",), ("--layer-decay", "0.8")])
 def test_fine_tune_learns_and_exports(script, exports, labelled, tmp_path, capsys, images, flags):
     export, folder = exports("resnet"), tmp_path / "classifier"
     arguments = ["--model", str(export), "--data.path", str(labelled), "--image-size", "32"]
     script.main([*arguments, "--steps", "20", "--batch-size", "8", "--output-dir", str(folder), *flags])
     out = capsys.readouterr().out
     assert "2 classes, 14 images to learn from, 6 to test on" in out
-    assert len(re.findall(r"^accuracy [01]\.\d{3} ", out, re.M)) == 2
+    found = re.findall(
+        r"^accuracy [01]\.\d{3}  (.*) \(\d of 6 right; always the commonest class: 0.500\)$", out, re.M
+    )
+    assert ["random weights" in name for name in found] == [True, False][-1 - ("--scratch" in flags) :]
+    assert "6 images are too few" in out
+    assert f'timm.create_model("local-dir:{folder}", pretrained=True)' in out
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert model(images).shape == (5, 2)
     assert model.kappa_head is None
