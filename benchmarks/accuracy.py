@@ -1,0 +1,184 @@
+"""Accuracy is not paid for speed: kNN after training the fast way and after training the plain way, by paired seeds.
+
+    python benchmarks/accuracy.py --data.path cifar10/ --output accuracy.jsonl
+
+The fast way is train.py: the precision that its trial picks, batched views. The plain way is PIL images through
+torchvision's transforms and float32 (plain.py). Both start from the same weights, see the images in the same order
+and are evaluated by the same float32 pass. Two sets: the demo (shapes, a small ResNet), and 10 epochs of the same
+network on the first 10,000 images of the CIFAR-10 in --data.path. It is long; runs are kept in --output-dir and not
+made again, and one that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+import timm
+import torch
+from measure import Line, Report, Target, say
+from options import Options, main
+
+import vissl_zoo  # noqa: F401  (registers the models)
+from vissl_zoo.data import open_images, open_store
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.features import extract
+from vissl_zoo.evaluation.knn import knn
+
+PLAIN = Path(__file__).with_name("plain.py")
+LEAST = -0.5  # points that the fast way may lose
+PHOTO_VIEWS = ("--views.scale", "0.2", "1.0", "--views.brightness", "0.4", "--views.contrast", "0.4")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The photos."""
+
+    path: str | None = None
+    """CIFAR-10 or the like, with a test split; without it only the demo is run."""
+
+
+@dataclass(frozen=True)
+class AccuracyOptions(Options):
+    """What to train."""
+
+    data: Data = field(default_factory=Data)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds, each trained both ways."""
+    demo_epochs: int | None = None
+    """Epochs of the demo; by default its own."""
+    epochs: int = 10
+    """Epochs on the images in --data.path."""
+    images: int = 10_000
+    """How many of these to train on, 0 for all."""
+    precision: str = "auto"
+    """Precision of the fast way: `auto` for the trial's choice, or `bf16` to see what it would do."""
+    output_dir: str = "runs/accuracy"
+    """Where the runs are kept."""
+    minutes: float | None = None
+    """Begin no run after this long; the next call goes on."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set and how to train on it: train.py's flags, and how many of the images (0: all)."""
+
+    name: str
+    path: str
+    images: int
+    flags: tuple[str, ...]
+
+
+def sets_of(options: AccuracyOptions) -> list[Set]:
+    """The sets that can be run."""
+    epochs = () if options.demo_epochs is None else ("--epochs", str(options.demo_epochs))
+    if options.quick:
+        epochs = ("--max-steps", "2")
+    sets = [Set("the demo", "shapes", 256 if options.quick else 0, epochs)]
+    if options.data.path is not None:
+        steps = ("--max-steps", "2") if options.quick else ("--epochs", str(options.epochs))
+        images = 256 if options.quick else options.images
+        name = f"{options.epochs} epochs of {images or 'all'} photos"
+        sets.append(Set(name, options.data.path, images, (*PHOTO_VIEWS, *steps)))
+    return sets
+
+
+def measure(options: AccuracyOptions, report: Report) -> None:
+    """Train and evaluate what is not there yet, then report every set that has finished pairs."""
+    started = time.monotonic()
+    seeds = options.seeds[:1] if options.quick else options.seeds
+    for data in sets_of(options):
+        found: dict[str, list[dict]] = {"batched": [], "pil": []}
+        for seed in seeds:
+            for way, results in found.items():
+                over = options.minutes is not None and time.monotonic() - started > 60 * options.minutes
+                result = run(data, way, seed, options, begin=not over)
+                if result is not None:
+                    results.append(result)
+        report.add(line(data.name, found, len(seeds)))
+    if options.data.path is None:
+        name = title(f"{options.epochs} epochs of {options.images} photos")
+        reason = "no --data.path to CIFAR-10 was given"
+        report.add(Line(name, "kNN top-1", target=Target("≥", LEAST), reason=reason))
+
+
+def run(data: Set, way: str, seed: int, options: AccuracyOptions, *, begin: bool) -> dict | None:
+    """Top-1 and precision of one run, made if it is not there and may begin; None if it is not there."""
+    size = "-quick" if options.quick else ""
+    folder = Path(options.output_dir) / f"{data.name.replace(' ', '-')}{size}" / f"{way}-{seed}"
+    flags = ("demo", *data.flags, "--data.path", data.path, "--seed", str(seed))
+    if way == "batched":
+        flags += ("--mixed-precision", options.precision)
+    key = [str(data.images), *flags]
+    done = folder / "knn.json"
+    kept = json.loads(done.read_text()) if done.exists() else None
+    if kept is not None and kept["flags"] == key:
+        return kept
+    if kept is not None:  # of other flags: to be made anew
+        done.unlink()
+    elif not begin:
+        return None
+    say(f"accuracy: {data.name}, {way}, seed {seed}")
+    resume = ("--resume",) if kept is None and any((folder / "checkpoints").glob("*")) else ()
+    command = [sys.executable, str(PLAIN), way, str(data.images), *flags, "--no-report"]
+    finished = subprocess.run([*command, "--output-dir", str(folder), *resume], check=False)
+    if finished.returncode:
+        raise UserError(f"this command ended with code {finished.returncode}: {' '.join(command)}")
+    precision = json.loads((folder / "recipe.json").read_text())["mixed_precision"]
+    result = {"flags": key, "top1": evaluate(folder, data.path, options.quick), "precision": precision}
+    done.write_text(json.dumps(result) + "\n")
+    return result
+
+
+def evaluate(folder: Path, path: str, quick: bool) -> float:
+    """kNN top-1 of a run's export, in plain float32, on the test split."""
+    model = timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True, num_classes=0).eval()
+    size = model.pretrained_cfg["input_size"][-1]
+    features, labels = [], []
+    for split in ("train", "test"):
+        table = open_images(path, split=split)
+        rows = torch.arange(min(len(table), 200 if quick else 10_000)).numpy()
+        features.append(extract(model, open_store(table, size, rows=rows, progress=False), size))
+        labels.append(table.labels[features[-1].rows])
+    return knn(features[0].embedding, labels[0], features[1].embedding, labels[1]).top1
+
+
+def title(name: str) -> str:
+    """The name of a set's line."""
+    return f"accuracy: {name}, kNN top-1 trained fast beside trained plainly"
+
+
+def line(name: str, found: dict[str, list[dict]], seeds: int) -> Line:
+    """The means of both ways over the seeds that have both, and the mean difference in points."""
+    pairs = list(zip(found["batched"], found["pil"], strict=False))
+    target, against = Target("≥", LEAST), "PIL, torchvision, float32"
+    if len(pairs) < seeds:
+        reason = f"{len(pairs)} of {seeds} pairs are finished: call it again"
+        return Line(title(name), "kNN top-1", against=against, target=target, reason=reason)
+    fast, plain = ([pair[i]["top1"] for pair in pairs] for i in (0, 1))
+    points = [100 * (a - b) for a, b in zip(fast, plain, strict=True)]
+    return Line(
+        title(name),
+        "kNN top-1",
+        mean(fast),
+        mean(plain),
+        against,
+        difference=round(mean(points), 6),  # of tenths and hundredths: -0.5 is to be -0.5
+        target=target,
+        repeats=seeds,
+        details={
+            "difference_unit": "points",
+            "fast": fast,
+            "plain": plain,
+            "precision": sorted({pair[0]["precision"] for pair in pairs}),
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main("accuracy", AccuracyOptions(), __doc__, measure))

@@ -1,0 +1,143 @@
+"""kNN: one k and all 200 of ours, and scikit-learn's brute-force cosine classifier.
+
+    python benchmarks/knn.py --output knn.jsonl          # scikit-learn is a dependency of the project
+
+50,000 training and 10,000 test embeddings of 512 numbers in overlapping clusters, one a class; k = 200. scikit-learn is
+given the same votes, exp(s / T), and both must predict the same classes but for ties in the last digit. "One k" of ours
+is the search for k neighbours and one vote; "all k" the search for 200 and the votes of 1, 2, … 200.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from measure import Line, Report, Target, compare, in_turns, say, with_version
+from options import Options, main
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from vissl_zoo.evaluation.knn import MOST_NEIGHBOURS, TEMPERATURE, predict_for_every_k
+from vissl_zoo.evaluation.neighbours import nearest
+
+CLASSES = 10
+SMALL_K = 20
+
+
+@dataclass(frozen=True)
+class KnnOptions(Options):
+    """How much to search."""
+
+    bank: int = 50_000
+    """Training embeddings."""
+    queries: int = 10_000
+    """Test embeddings."""
+    width: int = 512
+    """Numbers of an embedding."""
+    repeats: int = 3
+    """Timed calls of each."""
+
+
+def measure(options: KnnOptions, report: Report) -> None:
+    """Time all in turns and report."""
+    bank, queries, width, repeats = options.bank, options.queries, options.width, options.repeats
+    if options.quick:
+        bank, queries, width, repeats = 2_000, 200, 64, 2
+    features, labels = clusters(bank + queries, width)
+    learnt, asked = features[:bank], features[bank:]
+    truth = labels[bank:]
+    known = labels[:bank]
+    said: dict[str, np.ndarray] = {}
+
+    def one(k: int, exact: bool = False) -> np.ndarray:
+        return vote(*nearest(asked, learnt, k, exact=exact), known).numpy()
+
+    def every() -> np.ndarray:
+        similarity, index = nearest(asked, learnt, MOST_NEIGHBOURS)
+        return predict_for_every_k(similarity, known[index], CLASSES).numpy()
+
+    def scikit() -> np.ndarray:
+        classifier = KNeighborsClassifier(
+            MOST_NEIGHBOURS, algorithm="brute", metric="cosine", weights=exponential
+        )
+        return classifier.fit(learnt.numpy(), known.numpy()).predict(asked.numpy())
+
+    work = {
+        "all": every,
+        "one": lambda: one(MOST_NEIGHBOURS),
+        "few": lambda: one(SMALL_K),
+        "one, float32": lambda: one(MOST_NEIGHBOURS, exact=True),
+        "scikit-learn": scikit,
+    }
+    say(f"knn: {bank:,} × {queries:,} × {width}")
+    calls = {name: (lambda n=name, call=call: said.update({n: call()})) for name, call in work.items()}
+    seconds = in_turns(calls, repeats)
+    for line in lines(seconds, f"{bank:,} × {queries:,} × {width}"):
+        line.details.update(agreement(said, truth.numpy()))
+        report.add(line)
+
+
+def lines(seconds: dict[str, list[float]], size: str) -> list[Line]:
+    """What was found; the ratio to scikit-learn is a speed, so larger is better."""
+    title, against = f"knn: {size}", "ours, one k = "
+    found = [
+        compare(
+            f"{title}, all {MOST_NEIGHBOURS} k beside one k = {k}",
+            "s",
+            seconds["all"],
+            seconds[name],
+            against=f"{against}{k}",
+            target=Target("≤", 1.1),
+        )
+        for name, k in (("one", MOST_NEIGHBOURS), ("few", SMALL_K))
+    ]
+    speeds = {name: [1 / second for second in taken] for name, taken in seconds.items()}
+    found.append(
+        compare(
+            f"{title}, one k = {MOST_NEIGHBOURS}",
+            "searches/s",
+            speeds["one"],
+            speeds["scikit-learn"],
+            float32=speeds["one, float32"],
+            against=f"{with_version('scikit-learn')}, brute force",
+            target=Target("≥", 2.0),
+        )
+    )
+    return found
+
+
+def clusters(count: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Embeddings (count, width) float32 in overlapping clusters, and their classes (count,)."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(CLASSES, width, generator=generator)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    noise = torch.randn(count, width, generator=generator)
+    return 0.15 * centres[labels] + noise + 0.5, labels  # off the origin, as embeddings behind a ReLU are
+
+
+def vote(similarity: Tensor, index: Tensor, labels: Tensor) -> Tensor:
+    """The classes (N,) that k neighbours (N, k) vote for, each with exp(s / T)."""
+    votes = torch.zeros(len(index), CLASSES, dtype=torch.float64)
+    votes.scatter_add_(1, labels[index], (similarity.double() / TEMPERATURE).exp())
+    return votes.argmax(1)
+
+
+def exponential(distance: np.ndarray) -> np.ndarray:
+    """scikit-learn's weights of neighbours at a cosine distance."""
+    return np.exp((1 - distance) / TEMPERATURE)
+
+
+def agreement(said: dict[str, np.ndarray], truth: np.ndarray) -> dict[str, float]:
+    """Accuracies, and the share of the test images on which ours says what scikit-learn says."""
+    return {
+        "top1_ours": float((said["one"] == truth).mean()),
+        "top1_scikit_learn": float((said["scikit-learn"] == truth).mean()),
+        "same_as_scikit_learn": float((said["one"] == said["scikit-learn"]).mean()),
+        "last_of_all_same_as_one": float((said["all"][:, -1] == said["one"]).mean()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main("knn", KnnOptions(), __doc__, measure))

@@ -1,0 +1,105 @@
+"""Linear evaluation: one and eight learning rates of ours, and scikit-learn's logistic regression as a yardstick.
+
+    python benchmarks/linear.py --output linear.jsonl          # scikit-learn is a dependency of the project
+
+Embeddings of 512 numbers in ten overlapping clusters, 100 epochs in batches of 512. Eight rates are trained at once on
+the same batches. The yardstick is a logistic regression by L-BFGS as it
+comes: its time is no target.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from knn import CLASSES, clusters
+from measure import Line, Report, Target, compare, in_turns, say, with_version
+from options import Options, main
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from vissl_zoo.evaluation.linear import LinearOptions, shuffled, train
+
+RATE = 1.6  # the paper's
+
+
+@dataclass(frozen=True)
+class LinearBenchmarkOptions(Options):
+    """How much to train."""
+
+    images: int = 20_000
+    """Training embeddings."""
+    width: int = 512
+    """Numbers of an embedding."""
+    epochs: int = 100
+    """Passes over them."""
+    repeats: int = 3
+    """Timed calls of each."""
+
+
+def measure(options: LinearBenchmarkOptions, report: Report) -> None:
+    """Time all in turns and report."""
+    images, width, epochs, repeats = options.images, options.width, options.epochs, options.repeats
+    if options.quick:
+        images, width, epochs, repeats = 1_000, 64, 5, 2
+    features, labels = clusters(images + images // 4, width)
+    batch, rates = LinearOptions().batch_size, LinearOptions().learning_rates
+    trained: dict[str, object] = {}
+
+    def ours(learning_rates: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        order = shuffled(images, batch, epochs, 0)
+        batches = ((features[:images][i], labels[:images][i]) for i in order)
+        return train(batches, epochs * -(-images // batch), width, CLASSES, learning_rates)
+
+    def yardstick() -> LogisticRegression:
+        model = LogisticRegression(max_iter=200)
+        return model.fit(features[:images].numpy(), labels[:images].numpy())
+
+    work = {"eight": lambda: ours(rates), "one": lambda: ours((RATE,)), "scikit-learn": yardstick}
+    say(f"linear: {images:,} × {width}, {epochs} epochs")
+    calls = {name: (lambda n=name, call=call: trained.update({n: call()})) for name, call in work.items()}
+    seconds = in_turns(calls, repeats)
+    tested = features[images:], labels[images:]
+    size = f"{images:,} × {width}, {epochs} epochs"
+    for line in lines(seconds, accuracies(trained, *tested), size, len(rates)):
+        report.add(line)
+
+
+def lines(seconds: dict[str, list[float]], top1: dict[str, float], size: str, rates: int) -> list[Line]:
+    """What was found."""
+    return [
+        compare(
+            f"linear: {size}, {rates} learning rates beside one",
+            "s",
+            seconds["eight"],
+            seconds["one"],
+            against="ours, one learning rate",
+            target=Target("≤", 1.5),
+            details=top1,
+        ),
+        compare(
+            f"linear: {size}, {rates} learning rates beside logistic regression",
+            "s",
+            seconds["eight"],
+            seconds["scikit-learn"],
+            against=f"{with_version('scikit-learn')}, a yardstick",
+            details=top1,
+        ),
+    ]
+
+
+def accuracies(trained: dict[str, object], features: Tensor, labels: Tensor) -> dict[str, float]:
+    """Top-1 on held-out embeddings: of the best of the eight, of the one, and of the yardstick."""
+    found = {}
+    for name in ("one", "eight"):
+        weight, bias = trained[name]
+        scores = (features @ weight.flatten(0, 1).T + bias.flatten()).unflatten(
+            1, weight.shape[:2]
+        )  # (N, R, C)
+        found[f"top1_{name}"] = (scores.argmax(2) == labels[:, None]).double().mean(0).max().item()
+    guesses = trained["scikit-learn"].predict(features.numpy())
+    return {**found, "top1_scikit_learn": float((guesses == labels.numpy()).mean())}
+
+
+if __name__ == "__main__":
+    sys.exit(main("linear", LinearBenchmarkOptions(), __doc__, measure))

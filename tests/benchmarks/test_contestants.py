@@ -1,0 +1,58 @@
+"""Contestants run only when it is their turn, with all their workers, and say why they cannot take part."""
+
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stops processes and reads /proc")
+
+
+def test_a_contestant_works_in_its_turns_alone_and_its_workers_too(load, tmp_path):
+    contestants, made_up = load("contestants"), load("made_up_contestants")
+    trace = tmp_path / "trace"
+    with contestants.Contestant("counting", made_up.counting, str(trace)) as contestant:
+        assert contestant.info == {"greeting": "hello"}
+        turn = contestant.turn(0.1)
+        assert turn.images % 3 == 0
+        assert turn.seconds >= 0.1
+        assert turn.rate == turn.images / turn.seconds
+        assert 0 <= turn.processor_seconds < 1
+        time.sleep(0.1)  # a stopped process ends the write it is at
+        before = trace.stat().st_size
+        time.sleep(0.2)
+        assert trace.stat().st_size == before
+        contestant.turn(0.1)
+        assert trace.stat().st_size > before
+        assert contestant.memory(0.2) > made_up.HELD  # the worker's counts
+
+
+@pytest.mark.parametrize(
+    "target, error, said",
+    [
+        ("without_its_package", "Missing", "a_package_that_nobody_has is not installed"),
+        ("failing", "RuntimeError", "the sky has fallen"),
+    ],
+)
+def test_a_contestant_that_cannot_start_says_why(load, target, error, said):
+    contestants = load("contestants")
+    expected = getattr(contestants, error, RuntimeError)
+    with pytest.raises(expected, match=said):
+        contestants.Contestant(target, getattr(load("made_up_contestants"), target))
+
+
+def test_memory_of_a_tree_counts_a_shared_page_once(load):
+    import os
+
+    tree_memory = load("contestants").tree_memory
+    alone = tree_memory(os.getpid())
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        assert tree_memory(os.getpid()) < 1.2 * alone
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert tree_memory(child) is None
