@@ -82,6 +82,7 @@ def test_without_labels_the_rest_is_said_to_be_left_out(demo_run, tmp_path, caps
         (["evaluate", "test_resnet", "--random-init", "--data.split", "tset"], "tset"),
         (["evaluate", "test_resnet", "--random-int"], "--random-int"),
         (["evaluate", "test_resnet", "--random-init", "--seed", "-1"], "--seed"),
+        (["evaluate", "test_resnet", "--random-init", "--seed", "4294967296"], "--seed"),
         (["evaluate", "test_resnet", "--random-init", "--image-size", "0"], "--image-size"),
         (["evaluate", "test_vit", "--random-init", "--image-size", "31"], "--image-size 31"),
         (["evaluate", "test_resnet", "--random-init", "--data.train-split", "trian"], "trian"),

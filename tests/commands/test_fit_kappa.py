@@ -8,8 +8,10 @@ import timm
 import torch
 from PIL import Image
 
+import vissl_zoo
 from vissl_zoo.commands import main
 from vissl_zoo.evaluation.loading import load_model
+from vissl_zoo.hub import export_model
 
 QUICK = ("--views", "2", "--steps", "15", "--data.workers", "1", "--image-size", "32")
 
@@ -145,6 +147,34 @@ def test_bad_input_is_one_line(changed, named, shapes_folder, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("vissl-zoo:")
     assert named in error
+
+
+def test_a_dino_model_is_refused_before_the_work(shapes_folder, tmp_path, capsys):
+    model = vissl_zoo.create_model(
+        "dino", backbone="test_resnet", bottleneck_dim=6, prototypes=8, num_classes=0
+    )
+    export_model(model, tmp_path / "dino")
+    arguments = ["--model", str(tmp_path / "dino"), "--data.path", str(shapes_folder)]
+    assert main(["fit-kappa", *arguments, "--output-dir", str(tmp_path / "out"), *QUICK]) == 2
+    assert "DINO" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_report_of_another_fit_is_left(shapes_folder, tmp_path):
+    arguments = [
+        "--model",
+        "test_resnet",
+        "--random-init",
+        "--data.path",
+        str(shapes_folder),
+        "--limit",
+        "30",
+    ]
+    arguments += ["--output-dir", str(tmp_path), *QUICK]
+    assert main(["fit-kappa", *arguments]) == 0
+    assert (tmp_path / "report" / "metrics.json").is_file()
+    assert main(["fit-kappa", *arguments, "--no-report"]) == 0
+    assert not (tmp_path / "report" / "metrics.json").exists()
 
 
 def test_an_output_folder_that_cannot_be_made(shapes_folder, tmp_path, capsys):

@@ -156,3 +156,24 @@ def test_an_export_that_cannot_be_loaded(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "cannot be loaded: " in err
     assert err.count("\n") == 1
+
+
+def test_an_export_is_not_written_over(tmp_path, capsys):
+    """Its files have the names of those that are published."""
+    export = export_model(vissl_zoo.create_model("vi_simsiam", backbone="test_resnet"), tmp_path / "export")
+    assert publish(export, "--repo-id", "me/model", "--dry-run", "--output-dir", export) == 2
+    assert "holds config.json, model.safetensors: give an empty folder" in capsys.readouterr().err
+    assert files(export) == {"config.json", "model.safetensors"}
+
+
+@recent_timm
+def test_the_plain_face_is_no_export(tmp_path, capsys):
+    export = export_model(vissl_zoo.create_model("vi_simsiam", backbone="test_resnet"), tmp_path / "export")
+    out = tmp_path / "D"
+    assert publish(export, "--repo-id", "me/model", "--dry-run", "--output-dir", out) == 0
+    capsys.readouterr()
+    assert publish(out, "--repo-id", "me/model", "--dry-run") == 2
+    err = capsys.readouterr().err
+    assert f"names test_resnet, which is no model of the zoo; the whole model is in {out / 'full'}" in err
+    assert err.count("\n") == 1
+    assert publish(out / "full", "--repo-id", "me/model", "--dry-run") == 0

@@ -300,6 +300,7 @@ def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
     [
         ([], "PATH"),
         (["nowhere/"], "nowhere"),
+        ([""], "PATH is empty"),
         (["no*.jpg"], "no file matches"),
         (["{empty}"], "no image"),
         (["{photos}"], "--model"),
@@ -361,3 +362,38 @@ def test_real_photos(run_command, small_export, tmp_path):
     assert np.isfinite(table["kappa"]).all()
     grayscale = [path for path in table["path"] if Image.open(path).mode == "L"]
     assert len(grayscale) == 8
+
+
+def test_a_data_set_is_not_written_over(run_command, small_export, shapes_folder, tmp_path):
+    data = tmp_path / "test.parquet"
+    data.write_bytes((shapes_folder / "test.parquet").read_bytes())
+    for typed in (data, tmp_path, tmp_path / "*.parquet"):
+        outcome = run_command("score", typed, "--model", small_export, "--output", data)
+        assert outcome.code == 2
+        assert "written over" in outcome.err
+    assert data.read_bytes() == (shapes_folder / "test.parquet").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_parquet_file_whose_name_is_no_text(run_command, small_export, shapes_folder, tmp_path):
+    data = os.fsencode(tmp_path) + b"/\xff.parquet"
+    with open(data, "wb") as file:
+        file.write((shapes_folder / "test.parquet").read_bytes())
+    outcome = run_command("score", os.fsdecode(data), "--model", small_export, "--output", tmp_path / "s.csv")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "UTF-8" in outcome.err
+
+
+def test_a_console_without_greek(scored, tmp_path, monkeypatch):
+    with open(tmp_path / "out", "w", encoding="ascii") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["filter", str(scored / "scores.parquet"), "--output", str(tmp_path / "f.csv")]) == 0
+    assert "\\u03ba finds" in (tmp_path / "out").read_text()
+
+
+def test_out_of_memory_is_one_line(run_command, small_export, photos, tmp_path):
+    flags = ("--exact", "--batch-size", 10**12, "--output", tmp_path / "s.parquet")
+    outcome = run_command("score", photos / "00.jpg", "--model", small_export, *flags)
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("vissl-zoo: out of memory")

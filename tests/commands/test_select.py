@@ -94,6 +94,8 @@ def test_to_another_tool(select, tmp_path, monkeypatch):
         (["{photos}"], "--model"),
         (["{scores}", "--output", "x.png"], "--output"),
         (["{scores}", "--order", "best"], "best"),
+        (["{scores}", "--order", "certain", "--output", "{scores}"], "written over"),
+        (["{scores}", "--seed", "4294967296"], "--seed"),
     ],
 )
 def test_bad_input_is_one_line(arguments, named, run_command, scored, photos, tmp_path):

@@ -71,6 +71,10 @@ def test_extreme_images(size, run_command, small_export, tmp_path):
         (["{photo}", "--crops", "0"], "--crops"),
         (["{photo}", "--scale", "0.5", "0.1"], "--scale"),
         (["{photo}", "--output", "x.gif"], "--output"),
+        ([""], "IMAGE"),
+        (["{photo}", "--crop", "{photo}"], "written over"),
+        (["{photo}", "--output", "x.png", "--crop", "./x.png"], "--output writes"),
+        (["{photo}", "--seed", "4294967296"], "--seed"),
     ],
 )
 def test_bad_input_is_one_line(arguments, named, run_command, photos, tmp_path):

@@ -179,3 +179,13 @@ def test_a_timm_model_of_another_kind_runs_in_bfloat16():
     found = folded(model, bfloat16=True).call(x)[0]
     assert np.isfinite(found.numpy()).all()
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 0.03
+
+
+def test_what_was_chosen_for_other_weights_is_tried_on_these(net, images, monkeypatch):
+    monkeypatch.setattr(fast_forward, "run_trial", lambda ways, **o: Trial(list(ways)[-1], {}, {}))
+    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda device: True)
+    assert choose_forward(net, images, 1000).name == BFLOAT16
+    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda device: False)  # a busy moment
+    assert choose_forward(net, images, 1000).name == BFLOAT16
+    monkeypatch.setattr(fast_forward, "EMBEDDING_TOLERANCE", 1e-9)
+    assert choose_forward(net, images, 1000).name == PLAIN

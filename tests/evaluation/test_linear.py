@@ -1,5 +1,6 @@
 """The linear classifier against scikit-learn's, and the learning rate chosen without a look at the test set."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -250,7 +251,12 @@ def test_trained_once_for_all_who_ask_unless_asked_otherwise():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 0}, {"batch_size": 0}, {"learning_rates": ()}, {"learning_rates": (1.6, 0.0)}]
+    "changes",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        *({"learning_rates": rates} for rates in ((), (1.6, 0.0), (1.6, math.nan), (math.inf,))),
+    ],
 )
 def test_options_out_of_range(changes):
     with pytest.raises(UserError, match="--linear"):

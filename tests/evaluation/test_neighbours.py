@@ -96,3 +96,10 @@ def test_large_searches_are_tried_both_ways_and_small_ones_not(monkeypatch):
 def test_the_trial_itself_runs():
     unit = torch.nn.functional.normalize(data("noise", 50, 1), dim=1)
     assert neighbours._narrow_pays(unit, data("noise", 2000, 0), 200, 16) in (True, False)
+
+
+def test_the_bound_on_rounding_holds_for_bfloat16():
+    """Half the distance of two neighbours, 2^-7 above 1: all proofs stand on it."""
+    x = torch.linspace(1, 2, 2**16 + 1)
+    share = ((x.bfloat16().float() - x).abs() / x).max().item()
+    assert 0.9 * neighbours.UNIT < share <= neighbours.UNIT

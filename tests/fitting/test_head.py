@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vissl_zoo.distributions import HypersphericalUniform, PowerSpherical
+from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.uncertainty import spearman
 from vissl_zoo.fitting.agreement import measure_agreement
 from vissl_zoo.fitting.head import best_constant, fit_head, held_out_rows, mean_log_likelihood
@@ -103,3 +104,14 @@ def test_a_tenth_is_held_out(count, held):
     rows = held_out_rows(count, 0.1, seed=0)
     assert int((~rows).sum()) == held
     assert math.isclose(len(rows), count)
+
+
+@pytest.mark.parametrize("kappa_map", ["exp", "softplus"])
+def test_a_fit_that_diverges_is_an_error_and_no_head(make_features, kappa_map):
+    features = make_features(noisy_views(60)[0])
+    learnt = held_out_rows(60, 0.1, seed=0)
+    head = KappaHead(16, 16, kappa_map=kappa_map)
+    with pytest.raises(UserError, match="learning rate"):
+        fit_head(
+            head, features, measure_agreement(features, learnt), learnt, steps=20, lr=1e30, progress=False
+        )

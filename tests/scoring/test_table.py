@@ -1,8 +1,10 @@
 """Tables of scores: written, read back, and refused in one line."""
 
 import csv
+import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from vissl_zoo.errors import UserError
@@ -80,6 +82,12 @@ def test_a_list_of_names_with_a_line_break(scores, tmp_path):
         ("a.csv", b"path,kappa,uncertainty\na\n", "cannot be read"),
         ("a.jsonl", b"{", "cannot be read"),
         ("a.jsonl", b"[1]\n", "cannot be read"),
+        ("a.jsonl", b'{"path": null, "kappa": 1, "uncertainty": 0}\n', "path of row 0"),
+        (
+            "a.jsonl",
+            b'{"path": "a", "kappa": 1, "uncertainty": 0, "row": 9999999999999999999999}\n',
+            "too large",
+        ),
         ("a.txt", b"a\n", "parquet"),
     ],
 )
@@ -99,6 +107,7 @@ def test_embeddings_of_other_images(scores, tmp_path):
         ("short", good[1:], "10 rows"),
         ("bad", np.where(np.arange(44).reshape(11, 4) == 20, np.nan, good), "row 5"),
         ("flat", good[:, 0], "not a table"),
+        ("narrow", good[:, :0], "not a table"),
         ("text", np.full((11, 4), "a"), "not a table"),
         ("objects", np.array([{}]), "cannot be read"),
     ]:
@@ -117,3 +126,39 @@ def test_outputs_are_checked_before_the_work(tmp_path):
     for name, message in [("a.txt", "must end"), ("d.csv", "a folder"), ("no/a.csv", "no folder")]:
         with pytest.raises(UserError, match=message):
             check_output(str(tmp_path / name), "--output", (".csv",))
+
+
+def test_embeddings_in_an_archive(scores, tmp_path):
+    np.savez(tmp_path / "e.npz", e=np.ones((11, 4), dtype=np.float32))
+    (tmp_path / "broken.npy").write_bytes(b"PK\x03\x04 and no more")
+    for name, message in [("e.npz", "an .npz"), ("broken.npy", "cannot be read")]:
+        with pytest.raises(UserError, match=message):
+            read_embeddings(str(tmp_path / name), scores, "x")
+
+
+def test_a_table_that_a_spreadsheet_saved(tmp_path):
+    """With a byte order mark, an empty line, and half a score, which is none."""
+    file = tmp_path / "s.csv"
+    file.write_text("\ufeffpath,kappa,uncertainty\na.jpg,1,0.5\n\nb.jpg,,0.2\n", encoding="utf-8")
+    scores = read_scores(str(file))
+    assert scores.paths == ["a.jpg", "b.jpg"]
+    assert scores.good.tolist() == [0]
+
+
+@pytest.mark.parametrize("memory", [b"[1]", b'{"folder": 3}'])
+def test_what_a_parquet_file_of_others_remembers(memory, scores, tmp_path):
+    write_columns(tmp_path / "s.parquet", scores.columns())
+    table = pq.read_table(tmp_path / "s.parquet").replace_schema_metadata({b"vissl_zoo": memory})
+    pq.write_table(table, tmp_path / "s.parquet")
+    with pytest.raises(UserError, match="remembers"):
+        read_scores(str(tmp_path / "s.parquet"))
+
+
+def test_what_is_read_is_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").touch()
+    os.symlink("a.csv", tmp_path / "link.csv")
+    for name in ("a.csv", "./a.csv", str(tmp_path / "link.csv")):
+        with pytest.raises(UserError, match="written over"):
+            check_output(name, "--output", (".csv",), [None, "a.csv"])
+    assert check_output("b.csv", "--output", (".csv",), ["a.csv"])

@@ -20,6 +20,8 @@ COMMANDS = tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(_
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit code, which is 2 after one line on stderr about bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe or console of another encoding may lack κ
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: vissl-zoo COMMAND …; `vissl-zoo COMMAND --help` explains one\n")
         for name in COMMANDS:
@@ -36,12 +38,26 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"vissl-zoo: {error}", file=sys.stderr)
         return 2
+    except UnicodeEncodeError as error:  # Arrow and safetensors take UTF-8 alone
+        print(f"vissl-zoo: {error.object!a} is not UTF-8: rename it", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print("vissl-zoo: out of memory; smaller images or batches need less (see --help)", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("vissl-zoo: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has read enough; nothing more can be said on stdout, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Told by name and text: torch raises a plain RuntimeError on a CPU, and is not imported to print a help."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def _module(name: str) -> ModuleType:

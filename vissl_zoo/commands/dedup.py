@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("dedup needs the SCORES that `vissl-zoo score` wrote (see --help)")
     if not 0 < flags.threshold <= 1:
         raise UserError(f"--threshold must be a cosine in (0, 1], not {flags.threshold}")
-    output = check_output(flags.output, "--output", LISTS)
+    output = check_output(flags.output, "--output", LISTS, [flags.scores])
     scores = read_scores(flags.scores)
     embeddings = read_embeddings(flags.embeddings, scores, "dedup")
     candidates = scores.order[scores.kept[scores.order]]

@@ -85,9 +85,9 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
         )
-    if flags.seed < 0 or (flags.image_size is not None and flags.image_size < 1):
+    if not 0 <= flags.seed < 2**32 or (flags.image_size is not None and flags.image_size < 1):
         raise UserError(
-            f"--seed must not be negative, --image-size positive: {flags.seed}, {flags.image_size}"
+            f"--seed must lie in [0, 2**32), --image-size be positive: {flags.seed}, {flags.image_size}"
         )
     unknown = [name for name in flags.protocols if name not in PROTOCOLS]
     if unknown:

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("filter needs the SCORES that `vissl-zoo score` wrote (see --help)")
     if not 0 < flags.keep <= 1:
         raise UserError(f"--keep must be a fraction in (0, 1], not {flags.keep}")
-    output = check_output(flags.output, "--output", LISTS)
+    output = check_output(flags.output, "--output", LISTS, [flags.scores])
     scores = read_scores(flags.scores)
     candidates = scores.order[scores.kept[scores.order]]
     if not len(candidates):

@@ -13,6 +13,7 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.data import ImageTable
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.loading import Loaded, load_model, open_tables
+from vissl_zoo.evaluation.run import clear_results
 from vissl_zoo.fitting.kappa import Fitted, fit_kappa_with_figures
 from vissl_zoo.fitting.report import fit_figures, render_card, sample, split_tables, summary, write_report
 from vissl_zoo.hub import export_model
@@ -86,6 +87,12 @@ def main(arguments: list[str]) -> None:
     _check(flags)
     command = shlex.join(["vissl-zoo", "fit-kappa", *arguments])
     loaded = load_model(flags.model, random_init=flags.random_init, image_size=flags.image_size)
+    prototypes = getattr(loaded.model, "prototype_head", None)
+    if prototypes is not None and prototypes.bottleneck_dim != loaded.model.num_features:
+        raise UserError(
+            f"{flags.model} is a DINO model: its κ lives on its bottleneck, which an export cannot part from it; "
+            "a fitted κ needs another backbone"
+        )
     if flags.image_size is not None:  # what the export will tell timm to give it
         size = {"input_size": (3, flags.image_size, flags.image_size), "pool_size": None}
         loaded.model.pretrained_cfg = loaded.model.default_cfg = {**loaded.model.pretrained_cfg, **size}
@@ -93,6 +100,7 @@ def main(arguments: list[str]) -> None:
     folder = Path(flags.output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        clear_results(folder / "report")  # of another fit
     except OSError as error:
         raise UserError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
     fitted = _fit(flags, loaded, fit_to)

@@ -10,7 +10,7 @@ from pathlib import Path
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.hub.publish import check_repo_id, push, require_token
-from vissl_zoo.hub.record import find_export, read_evaluation, read_json, read_record
+from vissl_zoo.hub.record import find_export, read_config, read_evaluation, read_record
 from vissl_zoo.hub.repository import full_branch, write_repository
 
 ABOUT = "push a run or an export to the Hugging Face Hub, or write the folder"
@@ -59,8 +59,7 @@ def main(arguments: list[str]) -> None:
     evaluation = None if flags.evaluation is None else read_evaluation(flags.evaluation)
     if not flags.dry_run:
         require_token()
-    architecture = read_json(export / "config.json", "the export's").get("architecture", "")
-    record = read_record(export, architecture)
+    record = read_record(export, read_config(export)["architecture"])
     if flags.note:
         record = dataclasses.replace(record, note=flags.note)
     with tempfile.TemporaryDirectory() as temporary:

@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo report", about)
     if flags.scores is None:
         raise UserError("report needs the SCORES that `vissl-zoo score` wrote (see --help)")
-    if flags.count < 1 or flags.seed < 0 or not 0 < flags.threshold <= 1:
-        raise UserError("--count must be at least 1, --seed at least 0, --threshold a cosine in (0, 1]")
+    if flags.count < 1 or not 0 <= flags.seed < 2**32 or not 0 < flags.threshold <= 1:
+        raise UserError("--count must be at least 1, --seed in [0, 2**32), --threshold a cosine in (0, 1]")
     output = check_output(flags.output, "--output", (".html", ".htm"))
     scores = read_scores(flags.scores)
     page = Page(scores, shlex.join(["vissl-zoo", "report", *arguments]), flags.count)

@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo score", about)
     output, gallery, embeddings, to_file = _check(flags)
     inputs = find_inputs(flags.paths, flags.split)
+    check_output(flags.output, "--output", TABLES, inputs.tables)
     loaded, settings = open_model(flags.model, flags)
     scores, features = score_inputs(
         loaded.model,

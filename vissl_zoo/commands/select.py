@@ -60,9 +60,9 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo select", about)
     if flags.scores is None:
         raise UserError("select needs the SCORES that `vissl-zoo score` wrote (see --help)")
-    if flags.k < 1 or flags.seed < 0:
-        raise UserError(f"-k must be at least 1, --seed at least 0: {flags.k}, {flags.seed}")
-    output = check_output(flags.output, "--output", LISTS)
+    if flags.k < 1 or not 0 <= flags.seed < 2**32:
+        raise UserError(f"-k must be at least 1, --seed in [0, 2**32): {flags.k}, {flags.seed}")
+    output = check_output(flags.output, "--output", LISTS, [flags.scores])
     to_file = export_file(flags.to, flags.to_file, output)
     wants = flags.order in ("typical", "diverse")
     scores, embeddings = open_scores(flags, wants)

@@ -52,14 +52,17 @@ def main(arguments: list[str]) -> None:
     """
     about = "IMAGE is an image file."
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo tta", about)
-    if flags.image is None:
+    if not flags.image:
         raise UserError("tta needs an IMAGE (see --help)")
-    if flags.crops < 1 or flags.seed < 0 or (flags.image_size is not None and flags.image_size < 1):
-        raise UserError("--crops and --image-size must be at least 1, --seed at least 0")
+    smallest = min(flags.crops, flags.crops if flags.image_size is None else flags.image_size)
+    if smallest < 1 or not 0 <= flags.seed < 2**32:
+        raise UserError("--crops and --image-size must be at least 1, --seed in [0, 2**32)")
     if not 0 < flags.scale[0] <= flags.scale[1] <= 1:
         raise UserError(f"--scale must be two numbers in (0, 1], the smaller first, not {flags.scale}")
-    output = check_output(flags.output, "--output", (".png",))
-    crop = check_output(flags.crop, "--crop", tuple(FORMATS))
+    output = check_output(flags.output, "--output", (".png",), [flags.image])
+    crop = check_output(flags.crop, "--crop", tuple(FORMATS), [flags.image])
+    if None not in (output, crop) and output.resolve() == crop.resolve():
+        raise UserError(f"--crop {flags.crop}: --output writes that file")
     embeddings = check_output(flags.embeddings, "--embeddings", (".npy",))
     image = read_image(flags.image)
     loaded, settings = open_model(flags.model, flags)

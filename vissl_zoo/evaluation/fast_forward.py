@@ -47,7 +47,7 @@ class Forward(NamedTuple):
 def choose_forward(model: nn.Module, images: Tensor, to_come: int, *, exact: bool = False) -> Forward:
     """Choose by a short trial how to run `model`, once for each model and image size in a process.
 
-    A way is out when the trial's images come out further from plain float32 than `EMBEDDING_TOLERANCE` and
+    A way is out when the first images come out further from plain float32 than `EMBEDDING_TOLERANCE` and
     `UNCERTAINTY_TOLERANCE` allow. Without a trial plain float32 is taken: where `exact` asks for it, when fewer than
     `WORTH_A_TRIAL` images are to come, and for weights that are not float32.
 
@@ -64,12 +64,11 @@ def choose_forward(model: nn.Module, images: Tensor, to_come: int, *, exact: boo
         return plain
     x = images[:TRIAL_IMAGES]
     key = (repr(model), tuple(x.shape[1:]), str(x.device), torch.get_num_threads())
-    ways = {FOLDED: lambda: folded(model)}
-    if _bfloat16_pays(x.device):
-        ways[BFLOAT16] = lambda: folded(model, bfloat16=True)
+    ways = {FOLDED: lambda: folded(model), BFLOAT16: lambda: folded(model, bfloat16=True)}
+    expected = plain.call(x)
     if key not in _choices:
         built: dict[str, Forward] = {}
-        expected = plain.call(x)
+        tried = list(ways) if _bfloat16_pays(x.device) else [FOLDED]
 
         def attempt(name: str) -> None:
             if (
@@ -79,11 +78,18 @@ def choose_forward(model: nn.Module, images: Tensor, to_come: int, *, exact: boo
                 _check_agreement(built[name].call(x), expected)
             built[name].call(x)
 
-        candidates = {PLAIN: lambda: plain.call(x)} | {n: (lambda n=n: attempt(n)) for n in ways}
+        candidates = {PLAIN: lambda: plain.call(x)} | {n: (lambda n=n: attempt(n)) for n in tried}
         _choices[key] = run_trial(candidates, repeats=2, device=x.device).choice
         if _choices[key] in built:
             return built[_choices[key]]
-    return plain if _choices[key] == PLAIN else ways[_choices[key]]()
+    if _choices[key] == PLAIN:
+        return plain
+    chosen = ways[_choices[key]]()
+    try:  # the trial may have been of other weights, and what is as good for those need not be for these
+        _check_agreement(chosen.call(x), expected)
+    except ArithmeticError:
+        return plain
+    return chosen
 
 
 def folded(model: nn.Module, *, bfloat16: bool = False) -> Forward:

@@ -189,8 +189,8 @@ def shuffled(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[Te
 def _evaluate(evaluation: Evaluation, options: LinearOptions) -> LinearResult | Undefined:
     if min(options.epochs, options.batch_size) < 1:
         raise UserError("--linear.epochs and --linear.batch-size must be at least 1")
-    if not options.learning_rates or min(options.learning_rates) <= 0:
-        raise UserError("--linear.learning-rates must be one or more numbers above 0")
+    if not options.learning_rates or not all(0 < rate < math.inf for rate in options.learning_rates):
+        raise UserError("--linear.learning-rates must be one or more finite numbers above 0")
     labels, held_out = evaluation.train_labels, evaluation.validation
     known, asked = labels >= 0, evaluation.test_labels >= 0
     learnt, judged = (

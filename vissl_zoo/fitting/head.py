@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from vissl_zoo.distributions import log_normalizer
+from vissl_zoo.errors import UserError
 from vissl_zoo.fitting.agreement import Agreement
 from vissl_zoo.fitting.view_features import ViewFeatures
 from vissl_zoo.networks.kappa import KappaHead
@@ -94,6 +95,9 @@ def fit_head(
         lr: learning rate.
         seed: of the batches.
         progress: show a bar.
+
+    Raises:
+        UserError: the likelihood does not stay finite.
     """
     dim, rng = head.latent_dim, np.random.default_rng(seed)
     learnt, held = (np.flatnonzero(mask.numpy()) for mask in (fitted, ~fitted))
@@ -123,6 +127,10 @@ def fit_head(
             with torch.no_grad():
                 said = torch.cat([head.eval()(part) for part in inputs.split(4096)])
                 value = float(mean_log_likelihood(said, aims, dim))
+            if not math.isfinite(value):
+                raise UserError(
+                    "the fit does not converge: its likelihood is not finite; lower its learning rate"
+                )
             if value > best or state is None:
                 best, state, kept, kappa = value, copy.deepcopy(head.state_dict()), step, said.numpy()
                 worse = 0

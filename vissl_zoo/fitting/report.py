@@ -117,7 +117,7 @@ def summary(metrics: dict[str, Any], results_of: str) -> str:
     """The metrics as a table to print; `results_of` says which images they were measured on."""
     lines = [
         f"fitted to {metrics['fit_kappa.images']} images, {metrics['fit_kappa.views']} views of each; on "
-        f"{metrics['fit_kappa.held_out_images']} of them, held out:",
+        f"{metrics['fit_kappa.held_out_images']} of them, held out but for the choice of the step:",
         f"  κ(x) is worth {metrics['fit_kappa.gain']:+.3f} nats a view over one κ for all "
         f"({metrics['fit_kappa.constant_log_likelihood']:.3f} to {metrics['fit_kappa.log_likelihood']:.3f})",
         f"  Spearman of κ with the agreement of views: {_number(metrics['fit_kappa.spearman_agreement'])}",

@@ -39,10 +39,17 @@ class Part(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All images that were asked for, each once; `repeated` counts the files that were named again."""
+    """All images that were asked for, each once.
+
+    Attributes:
+        parts: the images.
+        repeated: how many files were named again.
+        tables: the parquet files that are read.
+    """
 
     parts: list[Part]
     repeated: int
+    tables: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(part.paths) for part in self.parts)
@@ -63,8 +70,10 @@ def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
     files: dict[str, str] = {}  # where it is -> as it was typed
     tables: list[Part] = []
     repeated = 0
-    opened = set()
+    opened, read = set(), []
     for path in paths:
+        if not path:
+            raise UserError("a PATH is empty; the folder that you are in is called .")
         local = None if path == "shapes" else find_local_files(path)
         if local is not None and local.kind != "parquet":
             typed = _typed_root(path, local.root)
@@ -75,10 +84,11 @@ def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
         elif (key := os.path.abspath(path) if local is not None else path) not in opened:
             opened.add(key)
             tables += _open_tables(path, split)
+            read += [os.fspath(f) for group in (local.splits.values() if local else ()) for f in group]
         else:
             repeated += 1
     parts = [_files_part(files)] if files else []
-    return Inputs(parts + tables, repeated)
+    return Inputs(parts + tables, repeated, tuple(read))
 
 
 def read_image(path: str, folder: str | os.PathLike = ".", shape: tuple[int, int] | None = None) -> PILImage:

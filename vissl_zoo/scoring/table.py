@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,14 @@ def or_none(values: np.ndarray) -> list:
     return [v if ok else None for v, ok in zip(numbers, np.isfinite(values).tolist(), strict=True)]
 
 
-def check_output(path: str | None, flag: str, suffixes: tuple[str, ...]) -> Path | None:
+def check_output(
+    path: str | None, flag: str, suffixes: tuple[str, ...], reads: Iterable[str | None] = ()
+) -> Path | None:
     """The file to write, before any work is done for it; None if there is none.
 
     Raises:
-        UserError: its suffix is not one of `suffixes`, it is a folder, or its folder is absent or cannot be written.
+        UserError: its suffix is not one of `suffixes`, it is a folder, its folder is absent or cannot be written, or it
+            is one of the files that the command `reads`.
     """
     if path is None:
         return None
@@ -136,6 +140,9 @@ def check_output(path: str | None, flag: str, suffixes: tuple[str, ...]) -> Path
         raise UserError(f"{flag} {path}: there is no folder {file.parent}")
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"{flag} {path}: the folder {file.parent} cannot be written")
+    where = os.path.realpath(file)
+    if any(os.path.realpath(os.path.expanduser(read)) == where for read in reads if read):
+        raise UserError(f"{flag} {path}: that file is read, and would be written over")
     return file
 
 
@@ -219,23 +226,30 @@ def read_scores(name: str) -> Scores:
     count = len(columns["path"])
     if not count:
         raise UserError(f"{name} holds no image")
+    nameless = next(
+        (i for i, path in enumerate(columns["path"]) if not path or not isinstance(path, str)), None
+    )
+    if nameless is not None:
+        raise UserError(f"{name}: the path of row {nameless} is not text but {columns['path'][nameless]!r}")
 
     def numbers(key: str, dtype: type, otherwise: float) -> np.ndarray:
         values = columns.get(key, [None] * count)
         return np.array([otherwise if v in (None, "") else v for v in values], dtype=dtype)
 
     def first(key: str) -> str:
-        return next((v for v in columns.get(key, []) if v), "")
+        return str(next((v for v in columns.get(key, []) if v), ""))
 
     try:
         rows = numbers("row", np.int64, 0) if "row" in columns else np.arange(count)
+        kappa, uncertainty = (numbers(key, np.float32, np.nan) for key in ("kappa", "uncertainty"))
+        uncertainty[~np.isfinite(kappa)] = np.nan  # edited by hand: half a score is none
         return Scores(
             paths=list(columns["path"]),
-            kappa=numbers("kappa", np.float32, np.nan),
-            uncertainty=numbers("uncertainty", np.float32, np.nan),
+            kappa=kappa,
+            uncertainty=uncertainty,
             width=numbers("width", np.int64, 0),
             height=numbers("height", np.int64, 0),
-            errors=[v or None for v in columns.get("error", [None] * count)],
+            errors=[str(v) if v else None for v in columns.get("error", [None] * count)],
             rows=rows,
             kept=np.array([v not in (False, "False", "false") for v in columns.get("kept", [True] * count)]),
             model=first("model"),
@@ -244,16 +258,18 @@ def read_scores(name: str) -> Scores:
             known_percentile=numbers("percentile", np.float64, np.nan) if "percentile" in columns else None,
             extra={"images": None if "row" in columns else count, **memory},
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{name}: {(str(error).splitlines() or ['?'])[0]}") from error
 
 
 def _read_columns(file: Path) -> tuple[dict[str, list], dict[str, Any]]:
     suffix = file.suffix.lower()
     if suffix == ".csv":
-        with open(file, newline="", encoding="utf-8") as source:
+        with open(
+            file, newline="", encoding="utf-8-sig"
+        ) as source:  # spreadsheets save a mark before the text
             header, *rows = csv.reader(source)
-        rows = [[c[1:] if c.startswith("'") else c for c in row] for row in rows]
+        rows = [[c[1:] if c.startswith("'") else c for c in row] for row in rows if row]
         return {name: [row[i] for row in rows] for i, name in enumerate(header)}, {}
     if suffix == ".jsonl":
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
@@ -262,6 +278,8 @@ def _read_columns(file: Path) -> tuple[dict[str, list], dict[str, Any]]:
         raise ValueError("scores are .parquet, .csv or .jsonl")
     table = pq.read_table(file)
     memory = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    if not isinstance(memory, dict) or not isinstance(memory.get("folder", "."), str):
+        raise ValueError("what it remembers was not written by `vissl-zoo score`")
     return {name: table[name].to_pylist() for name in table.column_names}, memory
 
 
@@ -277,10 +295,12 @@ def read_embeddings(name: str | None, scores: Scores, command: str) -> np.ndarra
         )
     try:
         embeddings = np.load(os.path.expanduser(name), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["?"])[0]
         raise UserError(f"--embeddings {name} cannot be read: {reason}") from error
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
+    if not isinstance(embeddings, np.ndarray):
+        raise UserError(f"--embeddings {name}: an .npz, not the one array of an .npy")
+    if embeddings.ndim != 2 or not embeddings.shape[1] or embeddings.dtype.kind != "f":
         raise UserError(f"--embeddings {name}: not a table of numbers (N, F) but {embeddings.shape}")
     least, most = scores.rows.min(), scores.rows.max()
     whole = scores.extra.get("images")  # a subset in a .csv does not know of how many it is one
