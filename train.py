@@ -44,11 +44,13 @@ from vissl_zoo.networks.normalization import synchronize_batch_norm
 from vissl_zoo.recipes import Recipe, parse
 from vissl_zoo.speed.clock import VIEWS
 from vissl_zoo.training import (
+    GradientGuard,
     Plan,
     Profiler,
     Run,
     build_model,
     build_optimizer,
+    check_profile,
     choose_precision,
     compile_backbone,
     index_batches,
@@ -100,6 +102,7 @@ def train(recipe: Recipe, command: str) -> None:
     start_tracker(recipe, accelerator)
     images = load_images(recipe, table, accelerator)
     plan = Plan.of(recipe, len(images) if table else None, accelerator.num_processes)
+    check_profile(recipe, plan.steps)  # also before an earlier run is cleared away
     run.start(method, optimizer)
     accelerator.print(precision.describe(recipe.dtype))
     compiled = compile_backbone(recipe, method, plan.steps - run.step, accelerator)
@@ -133,6 +136,7 @@ def fit(
     wrapped, prepared = accelerator.prepare(method, optimizer)
     batches = run.clock.waits(read_batches(recipe, plan, run.step, images, rank, processes))
     profiler = Profiler(recipe, method, optimizer, run.clock, accelerator, plan.steps - run.step)
+    guard = GradientGuard(method, accelerator)
     # Batches are counted over the whole run: the views of one are drawn from its number.
     with tqdm(
         total=plan.steps, initial=run.step, desc=method.row.method, unit="step", disable=rank > 0
@@ -153,11 +157,13 @@ def fit(
                 with run.clock.part("optimizer"):
                     if accelerator.sync_gradients and recipe.clip_gradient is not None:
                         accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip_gradient)
-                    prepared.step()
+                    taken = not accelerator.sync_gradients or guard.allows()
+                    if taken:
+                        prepared.step()
                     prepared.zero_grad()
             if not accelerator.sync_gradients:
                 continue
-            if not prepared.step_was_skipped:  # as float16's loss scaling does when a gradient overflows
+            if taken and not prepared.step_was_skipped:  # as float16's loss scaling does on overflow
                 method.on_step_end()
             run.step += 1
             bar.update()
@@ -293,7 +299,8 @@ def build_views(recipe: Recipe) -> ViewPipeline:
     """The random views of the recipe."""
     options = {**dataclasses.asdict(recipe.views), "seed": recipe.seed, "dtype": getattr(torch, recipe.dtype)}
     try:
-        return ViewPipeline(recipe.image_size, channels_last=True, **options)  # as the method is, see build_method
+        # channels_last as the method is, see build_method
+        return ViewPipeline(recipe.image_size, channels_last=True, **options)
     except ValueError as error:
         option, _, problem = str(error).partition(" ")
         raise UserError(f"--views.{option.replace('_', '-')} {problem}") from error

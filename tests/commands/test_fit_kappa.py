@@ -93,7 +93,7 @@ def test_a_folder_of_photos_without_labels(photos, tmp_path, capsys):
     metrics = json.loads((out / "report" / "metrics.json").read_text())
     gain = metrics["fit_kappa"]["log_likelihood"] - metrics["fit_kappa"]["constant_log_likelihood"]
     assert metrics["fit_kappa"]["gain"] == pytest.approx(gain)
-    assert f"{gain:+.3f} nats" in shown
+    assert f"with one κ for all: {gain:+.3f}" in shown
     assert (out / "report" / "gallery.png").is_file()
 
 

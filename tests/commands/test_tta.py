@@ -18,9 +18,10 @@ def test_files_and_table(run_command, small_export, photos, tmp_path):
     flags = [word for name, file in files.items() for word in (f"--{name}", file)]
     outcome = run_command("tta", photos / "07.jpg", "--model", small_export, "--crops", 7, *flags)
     assert outcome.code == 0, outcome.err
-    lines = [re.findall(r"[\d.,]+", line) for line in outcome.out.splitlines()[1:8]]
+    lines = [re.findall(r"[\d.,]+", line) for line in outcome.out.splitlines()[1:6]]
     kappa = [float(line[0].replace(",", "")) for line in lines]
     assert kappa == sorted(kappa, reverse=True)
+    assert "2 more, the least" in outcome.out
     image = Image.open(photos / "07.jpg")
     left, top, width, height = map(int, lines[0][1:])
     assert min(left, top) >= 0

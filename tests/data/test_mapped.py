@@ -164,6 +164,26 @@ def test_a_folder_that_cannot_be_written_means_on_the_fly(make_table, monkeypatc
     assert "images are decoded on the fly" in caplog.text
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_a_disk_that_fills_up_or_has_no_locks_means_on_the_fly(make_table, cache, monkeypatch):
+    """Space is reserved first: a write into a hole of the file, on a full disk, would kill the process."""
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    def no_locks(self, *arguments, **keywords):
+        raise NotImplementedError("this file system has no locks")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        assert isinstance(open_map(make_table(), workers=0), StreamingStore)
+    assert not list(cache.glob("*.unfinished"))
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, "acquire", no_locks)
+        assert isinstance(open_map(make_table(), workers=0), StreamingStore)
+    assert isinstance(open_map(make_table()), MappedStore)
+
+
 def open_in_another_process(path: str, log: str, die: bool) -> None:
     real = mapped.decode_all
 

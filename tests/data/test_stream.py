@@ -222,14 +222,16 @@ def test_fewer_images_than_a_batch(ninety):
 
 def test_what_cannot_be_opened(tmp_path, write_shards):
     folder = write_shards()
-    assert one_line(stream, tmp_path / "missing").startswith(f"{tmp_path}/missing: neither a file or folder")
+    assert one_line(stream, tmp_path / "missing").startswith(
+        f"{tmp_path}/missing: neither a file nor a folder"
+    )
     assert one_line(stream, folder, split="extra") == f'{folder}: no split "extra"; it has train'
     assert one_line(stream, folder, image_column="i").startswith(
         f'{folder}: no image column "i"; the columns'
     )
     assert one_line(stream, folder, image_column="label").startswith(f'{folder}: column "label" holds')
     assert one_line(stream, "nobody/nothing").startswith(
-        "nobody/nothing: neither a file or folder here nor a Hub data set that could be loaded "
+        "nobody/nothing: neither a file nor a folder here, nor a Hub data set that could be loaded "
         "(offline: HF_HUB_OFFLINE is set): "
     )
 

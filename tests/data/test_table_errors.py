@@ -17,13 +17,15 @@ def one_line(call, *args, **kwargs) -> str:
 
 def test_missing_path(tmp_path):
     message = one_line(open_images, str(tmp_path / "missing"))
-    assert message == f"{tmp_path}/missing: neither a file or folder here nor a Hub data set id (org/name)"
+    assert (
+        message == f"{tmp_path}/missing: neither a file nor a folder here, nor a Hub data set id (org/name)"
+    )
 
 
 def test_unknown_hub_id_offline():
     message = one_line(open_images, "nobody/nothing")
     assert message.startswith(
-        "nobody/nothing: neither a file or folder here nor a Hub data set that could be loaded "
+        "nobody/nothing: neither a file nor a folder here, nor a Hub data set that could be loaded "
         "(offline: HF_HUB_OFFLINE is set): "
     )
     assert one_line(available_splits, "nobody/nothing") == message

@@ -126,6 +126,15 @@ def test_refusals_change_nothing(package, capsys, monkeypatch):
     assert entries(package) == []
 
 
+def test_what_is_no_export_or_cannot_be_written(package, capsys, monkeypatch):
+    _, export = an_export(package)
+    monkeypatch.setattr(weights, "FOLDER", package / "none")  # as a folder of another's, to all but root
+    assert "cannot be written: " in refused(capsys, export, "--tag", "a")
+    (export / "config.json").write_text('{"model_type": "bert"}')
+    for told in ([], ["--model", NAME]):
+        assert "names None, which is no model of the zoo" in refused(capsys, export, "--tag", "a", *told)
+
+
 def test_cards_are_renewed(package, capsys):
     _, export = an_export(package)
     ship.main([str(export), "--tag", "a"])

@@ -50,3 +50,10 @@ def test_a_single_step_is_refused(train_main, small, tmp_path):
     outcome = train_main(*small, "--max-steps", "1", "--profile", "--no-report", "--output-dir", tmp_path)
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1] == "train.py: --profile needs at least 2 steps"
+
+
+def test_a_profile_that_is_refused_leaves_the_earlier_run(train_main, small, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    outcome = train_main(*small, "--max-steps", 1, "--profile", "--no-report", "--output-dir", tmp_path)
+    assert (outcome.code, (tmp_path / "checkpoints").exists()) == (2, True)
+    assert "--profile needs at least 2 steps" in outcome.err

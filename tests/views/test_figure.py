@@ -128,7 +128,7 @@ def test_corrupt_images_are_passed_over(photos):
         (["--data.split", "extra"], 'no split "extra"'),
         (["--output", "views.doc"], "--output views.doc: the suffix must be one of "),
         (["--output", "/nowhere/views.png"], "--output /nowhere/views.png: No such file or directory"),
-        (["--data.path", "/nowhere"], "/nowhere: neither a file or folder here"),
+        (["--data.path", "/nowhere"], "/nowhere: neither a file nor a folder here"),
         (["--imags", "3"], "perhaps you meant --images (see python -m vissl_zoo.views --help)"),
     ],
 )

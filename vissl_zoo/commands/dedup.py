@@ -16,6 +16,7 @@ from vissl_zoo.scoring.table import Scores, check_output, or_none, read_embeddin
 ABOUT = "find near-duplicates by embedding, and keep the most certain of each group"
 LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 SHOWN = 10  # groups that are printed
+FEW = 3  # groups that are printed also when they are written
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def main(arguments: list[str]) -> None:
     if output is None:
         print_groups(scores, groups)
     else:
+        if count <= FEW:
+            print_groups(scores, groups)
         write_groups(scores, groups, output)
-        print(output)
+        print(f"wrote {output}")
 
 
 def print_groups(scores: Scores, groups: Groups) -> None:

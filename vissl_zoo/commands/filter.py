@@ -55,6 +55,6 @@ def main(arguments: list[str]) -> None:
     failed = len(scores) - len(scores.good)
     print(
         f"kept {len(kept):,} of {len(scores):,} images"
-        + (f" ({failed:,} have no score)" if failed else "")
-        + f": {output}\nκ finds ambiguous and odd images; it does not find blank ones."
+        + (f" (without a score: {failed:,})" if failed else "")
+        + f"; κ finds ambiguous and odd images, not blank ones\nwrote {output}"
     )

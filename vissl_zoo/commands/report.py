@@ -63,4 +63,4 @@ def main(arguments: list[str]) -> None:
         groups = find_duplicates(embeddings, scores.order, flags.threshold)
         parts |= duplicate_groups(page, groups, flags.threshold)
     page.write(output, **parts)
-    print(output)
+    print(f"wrote {output}")

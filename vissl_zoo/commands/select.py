@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> None:
     if flags.k < 1 or not 0 <= flags.seed < 2**32:
         raise UserError(f"-k must be at least 1, --seed in [0, 2**32): {flags.k}, {flags.seed}")
     output = check_output(flags.output, "--output", LISTS, [flags.scores])
-    to_file = export_file(flags.to, flags.to_file, output)
+    to_file = export_file(flags.to, flags.to_file, output or Path("selected"))
     wants = flags.order in ("typical", "diverse")
     scores, embeddings = open_scores(flags, wants)
     chosen = choose(scores, embeddings, flags.k, flags.order, flags.seed)
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
         print("\n".join(scores.paths[place] for place in chosen))
     else:
         scores.write(output, chosen)
-        print(f"{len(chosen):,} {flags.order} images: {output}")
+        print(f"{len(chosen):,} {flags.order} images\nwrote {output}")
     if flags.to is not None:
         files, hint = export_scores(flags.to, scores, chosen, to_file, embeddings)
         print("\n".join([*(f"wrote {file}" for file in files), f"{flags.to}: {hint}"]))

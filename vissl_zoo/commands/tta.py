@@ -18,6 +18,7 @@ from vissl_zoo.scoring.table import check_output, write_atomically
 
 ABOUT = "find the crop of an image with the highest κ, and the κ-weighted embedding"
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+SHOWN = 5  # crops that are printed
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ def main(arguments: list[str]) -> None:
         figure = draw_crops(image, found)
         write_atomically(output, lambda path: figure.savefig(path, format="png"))
     print(f"{'κ':>10}  {'left':>6} {'top':>6} {'width':>6} {'height':>6}")
-    for i in np.argsort(-found.kappa, kind="stable"):
+    order = np.argsort(-found.kappa, kind="stable")
+    for i in order[:SHOWN]:
         left, top, width, height = found.boxes[i]
         print(f"{number(found.kappa[i]):>10}  {left:6} {top:6} {width:6} {height:6}")
+    if len(order) > SHOWN:
+        print(f"{'…':>10}  {len(order) - SHOWN} more, the least {number(found.kappa.min())}")
     print(
         f"\nκ of the central crop {number(found.clean)}, of the surest of {flags.crops} {number(found.kappa.max())}"
     )

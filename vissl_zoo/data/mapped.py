@@ -66,7 +66,7 @@ def open_mapped(
         pixels = np.load(folder / "pixels.npy", mmap_mode="c")  # private: torch wants memory it may write to
         sizes = np.load(folder / "sizes.npy")
         bad = json.loads((folder / "complete").read_text())
-    except (OSError, ValueError, Timeout) as error:
+    except (OSError, ValueError, Timeout, NotImplementedError) as error:  # the last: no locks on this disk
         _logger.warning("no memory map in %s (%s): images are decoded on the fly", parent, error)
         return None
     good = np.ones(len(rows), dtype=bool)
@@ -100,6 +100,11 @@ def _decode(
     pixels = np.lib.format.open_memmap(unfinished / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
     sizes = np.zeros((len(rows), 2), dtype=np.int64)
     try:
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # else writing to a disk that fills up (or a quota) kills the process
+            with open(unfinished / "pixels.npy", "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         failed = decode_all(table, rows, pixels, sizes, workers=workers, progress=progress)
         pixels.flush()
         np.save(unfinished / "sizes.npy", sizes)

@@ -74,7 +74,7 @@ def find_source(path: str) -> Source:
         return _local(path, local)
     if _HUB_ID.fullmatch(path):
         return _hub(path)
-    raise UserError(f"{path}: neither a file or folder here nor a Hub data set id (org/name)")
+    raise UserError(f"{path}: neither a file nor a folder here, nor a Hub data set id (org/name)")
 
 
 def open_rows(
@@ -204,7 +204,7 @@ def _hub_snapshot(path: str, repo: str) -> Source | None:
 
 def _not_on_hub(path: str, error: Exception) -> UserError:
     offline = " (offline: HF_HUB_OFFLINE is set)" if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-    what = "neither a file or folder here nor a Hub data set that could be loaded"
+    what = "neither a file nor a folder here, nor a Hub data set that could be loaded"
     return UserError(f"{path}: {what}{offline}: {_one_line(error)}")
 
 

@@ -118,8 +118,8 @@ def summary(metrics: dict[str, Any], results_of: str) -> str:
     lines = [
         f"fitted to {metrics['fit_kappa.images']} images, {metrics['fit_kappa.views']} views of each; on "
         f"{metrics['fit_kappa.held_out_images']} of them, held out but for the choice of the step:",
-        f"  κ(x) is worth {metrics['fit_kappa.gain']:+.3f} nats a view over one κ for all "
-        f"({metrics['fit_kappa.constant_log_likelihood']:.3f} to {metrics['fit_kappa.log_likelihood']:.3f})",
+        f"  log-likelihood of a view, in nats: {metrics['fit_kappa.log_likelihood']:.3f} with a κ for each image, "
+        f"{metrics['fit_kappa.constant_log_likelihood']:.3f} with one κ for all: {metrics['fit_kappa.gain']:+.3f}",
         f"  Spearman of κ with the agreement of views: {_number(metrics['fit_kappa.spearman_agreement'])}",
     ]
     scores = auroc_rows(metrics)

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from vissl_zoo.errors import UserError
+from vissl_zoo.models import entrypoints
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,21 @@ def find_export(folder: str | Path) -> Path:
         f"{folder} holds no export: there is no config.json with a model.safetensors in it or in "
         f"{Path(folder) / 'export'}"
     )
+
+
+def read_config(export: Path) -> dict[str, Any]:
+    """The config.json of an export of a model of the zoo.
+
+    Raises:
+        UserError: it is unreadable, or that of another model, such as the plain face of a published folder.
+    """
+    config = read_json(export / "config.json", "the export's")
+    name = config.get("architecture")
+    if not isinstance(name, str) or name not in entrypoints():
+        whole = export / "full"
+        hint = f"; the whole model is in {whole}" if (whole / "config.json").is_file() else ""
+        raise UserError(f"{export / 'config.json'} names {name}, which is no model of the zoo{hint}")
+    return config
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

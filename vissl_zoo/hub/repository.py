@@ -26,7 +26,7 @@ from torch import nn
 from vissl_zoo.errors import UserError
 from vissl_zoo.hub.card import Place, render_record
 from vissl_zoo.hub.export import CONFIG, HEADS, README, WEIGHTS, save_weights
-from vissl_zoo.hub.record import Record, read_json
+from vissl_zoo.hub.record import Record, read_config
 from vissl_zoo.models import HEAD_ARGS, backbone_of
 from vissl_zoo.models._checkpoint import split_heads
 
@@ -69,19 +69,20 @@ def write_repository(
         UserError: the export cannot be loaded, or `output_dir` holds files of others.
     """
     output_dir = Path(output_dir)
-    foreign = (
-        sorted(p.name for p in output_dir.iterdir() if p.name not in _OWN) if output_dir.is_dir() else []
-    )
+    found = sorted(p.name for p in output_dir.iterdir()) if output_dir.is_dir() else []
+    foreign = [name for name in found if name not in _OWN]
+    if not {WHOLE, FULL} <= {*found}:  # the names in it are those of an export, which is not to be lost
+        foreign = foreign or found
     if foreign or output_dir.is_file():
         raise UserError(
             f"--output-dir {output_dir} holds {', '.join(foreign[:3]) or 'a file'}: give an empty folder"
         )
+    config = read_config(export)
     try:
         with torch.random.fork_rng(devices=[]):
             model = timm.create_model(f"local-dir:{export}", pretrained=True)
     except Exception as error:  # timm and safetensors each raise their own
         raise UserError(f"{export} cannot be loaded: {str(error).splitlines()[0]}") from error
-    config = read_json(export / CONFIG, "the export's")
     temporary = output_dir.parent / f".{output_dir.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:

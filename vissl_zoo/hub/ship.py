@@ -17,6 +17,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vissl_zoo import weights
@@ -25,7 +26,7 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.hub.cards import write_cards
 from vissl_zoo.hub.export import save_weights
 from vissl_zoo.hub.figures import kept
-from vissl_zoo.hub.record import find_export, read_evaluation, read_json, read_record
+from vissl_zoo.hub.record import find_export, read_config, read_evaluation, read_record
 from vissl_zoo.models import METHODS, backbone_of, entrypoints
 
 LARGEST = 40_000_000
@@ -91,6 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"vissl_zoo.hub.ship: {error}", file=sys.stderr)
         return 2
+    except (OSError, SafetensorError) as error:  # an installed package is often not the user's to change
+        reason = str(error).splitlines()[0]
+        print(f"vissl_zoo.hub.ship: {weights.FOLDER} or --cards cannot be written: {reason}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -100,7 +105,7 @@ def ship(export: Path, flags: Arguments) -> tuple[weights.ShippedWeights, float,
     Raises:
         UserError: the name, the tag, the size or the agreement is not as it must be.
     """
-    config = read_json(export / "config.json", "the export's")
+    config = read_config(export)
     name = _registered_name(config, flags)
     try:
         model = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0).eval()

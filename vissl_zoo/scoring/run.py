@@ -164,7 +164,8 @@ def _take_over(work: _Work, journal: Journal, output: Path, identity: dict) -> N
     for row in journal.read():
         work.reuse(row)
     if work.done.any():
-        _say(f"{work.done.sum():,} of {len(work.paths):,} images were scored before; going on with the rest")
+        left = "going on with the rest" if not work.done.all() else "nothing is left to do"
+        _say(f"{work.done.sum():,} of {len(work.paths):,} images were scored before; {left}")
 
 
 def _finished_rows(output: Path, identity: dict, wants: bool) -> Iterator[Row]:

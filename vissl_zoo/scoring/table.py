@@ -306,7 +306,8 @@ def read_embeddings(name: str | None, scores: Scores, command: str) -> np.ndarra
     whole = scores.extra.get("images")  # a subset in a .csv does not know of how many it is one
     if least < 0 or most >= len(embeddings) or whole not in (None, len(embeddings)):
         raise UserError(
-            f"--embeddings {name} has {len(embeddings)} rows, and the scores are of {whole or most + 1} images"
+            f"--embeddings {name} has {len(embeddings)} rows, and the scores are of {whole or most + 1} images: "
+            "take the two that one call of `score` wrote, and make again what followed from them"
         )
     taken = np.asarray(embeddings[scores.rows], dtype=np.float32)
     bad = ~np.isfinite(taken[scores.good]).all(axis=1)

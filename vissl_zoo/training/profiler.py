@@ -52,8 +52,7 @@ class Profiler:
     ):
         self._recipe, self._method, self._optimizer = recipe, method, optimizer
         self._clock, self._accelerator = clock, accelerator
-        if recipe.profile and steps == 1:
-            raise UserError("--profile needs at least 2 steps")
+        check_profile(recipe, steps)
         self._first = max(1, min(WARM_UP, steps // 3))
         self._last = min(self._first + MEASURED, steps)
         self._step = 0 if recipe.profile else self._last
@@ -122,6 +121,12 @@ class Profiler:
         call()
         synchronize(self._clock.device)
         return time.perf_counter() - start
+
+
+def check_profile(recipe: Recipe, steps: int) -> None:
+    """Refuse to profile a single step, which would be all warm-up."""
+    if recipe.profile and steps == 1:
+        raise UserError("--profile needs at least 2 steps")
 
 
 def bare_step(

@@ -100,11 +100,17 @@ class Run:
         """Write a checkpoint of this step.
 
         Raises:
-            UserError: the loss is no longer a number; the last good checkpoint stays.
+            UserError: the loss or a weight is no longer a number; the last good checkpoint stays.
         """
         loss = objective.loss.item()
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at step {self.step}: try a smaller --lr")
+        # The loss need not feel it: seen in bf16 on a CPU, with views of 16 pixels.
+        for name, value in method.state_dict().items():
+            if not value.isfinite().all():
+                raise UserError(
+                    f"{name} is no longer finite at step {self.step}: try a smaller --lr or --mixed-precision no"
+                )
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler  # of the loss, in float16
             extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}

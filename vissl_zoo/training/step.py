@@ -48,7 +48,7 @@ def forward_backward(method: Method, views: list[Tensor], precision: str) -> Cal
         views: V tensors (B, 3, s, s).
         precision: "no", "fp16" or "bf16", of the autocast.
 
-    The call raises ArithmeticError when a precision makes the loss infinite or not a number.
+    The call raises ArithmeticError when a precision makes the loss or a gradient infinite or not a number.
     """
     device = views[0].device.type
 
@@ -59,8 +59,12 @@ def forward_backward(method: Method, views: list[Tensor], precision: str) -> Cal
         with narrow:
             loss = method(views).loss
         loss.backward()
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        finite = precision == "no" or torch.nn.utils.get_total_norm(gradients).isfinite()
         method.zero_grad()
         if precision != "no" and not loss.isfinite():
             raise ArithmeticError(f"the loss is {loss.item()} in {precision}")
+        if not finite:
+            raise ArithmeticError(f"a gradient is not finite in {precision}")
 
     return run
