@@ -331,6 +331,15 @@ def test_leaving_ends_all_threads(ninety):
     assert not threads()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt; a test run in the background of a shell has it ignored, and would not end."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_wait_for_the_buffer_to_fill(hub, numbered):
     encoded = {"bytes": numbered(1), "path": None}
     batches = hub(lambda n: encoded, rows=10**9, buffer=10**9).batches(6)

@@ -113,7 +113,12 @@ def ship(export: Path, flags: Arguments) -> tuple[weights.ShippedWeights, float,
         raise UserError(f"{export} cannot be loaded: {str(error).splitlines()[0]}") from error
     if model.kappa_head is None:
         raise UserError(f"{export} has no κ head, and a shipped model must answer `represent`")
-    args = {k: v for k, v in config.get("model_args", {}).items() if k not in ("backbone", "kappa_head")}
+    left_out = (
+        "backbone",
+        "kappa_head",
+        "num_classes",
+    )  # exports of earlier versions have the last here, too
+    args = {k: v for k, v in config.get("model_args", {}).items() if k not in left_out}
     full = f"{name}.{flags.tag}"
     cfg = {k: v for k, v in config["pretrained_cfg"].items() if k in _CFG_KEYS}
     temporary = weights.FOLDER / f".{full}.{os.getpid()}.safetensors"

@@ -77,8 +77,10 @@ RECIPES = (
             constant_predictor_lr=True,
         ),
         about="The recommended one: SimSiam's trunk, κ fitted beside it, CIFAR-10 at 64 pixels.",
-        cost="@@COST@@",
-        expected="@@EXPECTED@@",
+        cost="75 minutes for 33 epochs at 32 pixels on one CPU core; 200 epochs at 64 pixels: "
+        + NOT_MEASURED,
+        expected="kNN top-1 0.59, AUROC of κ 0.64 after 33 epochs at 32 pixels, of CIFAR-10 as JPEG of quality 75; "
+        "200 epochs at 64 pixels: " + NOT_MEASURED,
     ),
     NamedRecipe(
         "vi_simsiam_beta_resnet18_cifar10",
