@@ -34,7 +34,8 @@ SHORT = ("--batch-size", "128", "--lr", "0.1", "--lr-batch-size", "128", "--weig
 SHORT += ("--warmup-epochs", "1", "--constant-predictor-lr")
 SMALL_NOTE = (
     "Trained on two CPU cores: at 32 pixels and for few epochs (the command says how many), where the full recipe has "
-    "64 and 200. The images are CIFAR-10 saved as JPEG of quality 75: figures on the lossless images read a little higher."
+    "64 and 200. The images are CIFAR-10 saved as JPEG of quality 75: figures on the lossless images read a little "
+    "higher."
 )
 FULL_NOTE = (
     "Figures on CIFAR-10 saved as JPEG of quality 75 read a little under those on the lossless images."

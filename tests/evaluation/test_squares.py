@@ -11,7 +11,7 @@ from PIL import Image
 
 from vissl_zoo.data import BadImage, open_images
 from vissl_zoo.evaluation import squares as module
-from vissl_zoo.evaluation.features import central_crop
+from vissl_zoo.evaluation.features import IMAGENET, central_crop
 from vissl_zoo.evaluation.represent import normalise
 from vissl_zoo.evaluation.squares import decoded, square_box
 
@@ -54,7 +54,9 @@ def test_the_square_is_the_central_crop_of_the_original(table_of, height, width,
     (found,) = decoded(table_of([pixels]), [np.array([0])], size)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     expected = central_crop(image, torch.tensor([[height, width]]), size)
-    off = (normalise(found.pixels, torch.device("cpu")) - expected).abs() * 0.226 * 255  # grey levels
+    off = (
+        (normalise(found.pixels, torch.device("cpu"), IMAGENET) - expected).abs() * 0.226 * 255
+    )  # grey levels
     inside = off[..., 2:-2, 2:-2]
     assert inside.max() < 1.6
     assert off.mean() < 0.6
@@ -68,7 +70,7 @@ def test_a_large_jpeg_decoded_at_a_fraction_shows_the_same(table_of):
     (found,) = decoded(table_of([jpeg(pixels)]), [np.array([0])], 96)
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
     expected = central_crop(image, torch.tensor([[1200, 1600]]), 96)
-    off = (normalise(found.pixels, torch.device("cpu")) - expected).abs() * 0.226 * 255
+    off = (normalise(found.pixels, torch.device("cpu"), IMAGENET) - expected).abs() * 0.226 * 255
     assert off.mean() < 2
     shifted = central_crop(
         image.roll(34, 3), torch.tensor([[1200, 1600]]), 96
