@@ -175,12 +175,17 @@ def tabulate(runs: list[Experiment], folder: Path) -> str:
 
 
 def ship(run: Experiment, folder: Path) -> None:
-    """Add a finished run's weights to the package, and its card to model_cards/."""
-    if finished(folder):
-        tag = run.name.split(".")[1]
-        command = [sys.executable, "-m", "vissl_zoo.hub.ship", str(folder), "--tag", tag]
+    """Add a finished run's weights to the package, under each of its names, and their cards to model_cards/."""
+    if not finished(folder):
+        return
+    recipe = json.loads((folder / "recipe.json").read_text())
+    size = f"{recipe['epochs']} epochs at {recipe['image_size']} pixels"
+    for name, method, note in ((None, None, ""), *run.also):
+        command = [sys.executable, "-m", "vissl_zoo.hub.ship", str(folder), "--tag", run.name.split(".")[1]]
         command += ["--evaluation", str(folder / "evaluation"), "--dataset", "uoft-cs/cifar10"]
-        call([*command, "--note", run.note])
+        command += ["--description", f"{run.about}, {size}"]
+        command += [] if name is None else ["--model", name, "--method", method]
+        call([*command, "--note", f"{note} {run.note}".strip()])
 
 
 def call(command: list[str]) -> None:

@@ -83,18 +83,34 @@ def test_no_time_left_means_no_training(script, commands, tmp_path, capsys):
 
 
 def test_only_what_is_finished_is_evaluated_and_shipped(script, commands, tmp_path):
-    run = script.Experiment("a.tag", "demo", splits=("train[:10]", "train[10:]"), note="few epochs")
+    run = script.Experiment(
+        "a.tag",
+        "demo",
+        splits=("train[:10]", "train[10:]"),
+        note="few epochs",
+        also=(("simsiam_resnet18", "SimSiam", "the same"),),
+    )
     script.evaluate(run, script.Arguments(), tmp_path)
     script.ship(run, tmp_path)
     assert commands == []
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "model.safetensors").touch()
+    (tmp_path / "recipe.json").write_text('{"epochs": 12, "image_size": 32}')
     script.evaluate(run, script.Arguments(), tmp_path)
     script.ship(run, tmp_path)
-    assert [("--random-init" in c) for c in commands] == [False, True, False]
+    assert [("--random-init" in c) for c in commands] == [False, True, False, False]
     assert "train[10:]" in commands[0]
     assert commands[2][commands[2].index("--tag") + 1] == "tag"
     assert commands[2][-1] == "few epochs"
+    assert "CIFAR-10, 12 epochs at 32 pixels" in commands[2]
+    assert commands[3][-6:] == [
+        "--model",
+        "simsiam_resnet18",
+        "--method",
+        "SimSiam",
+        "--note",
+        "the same few epochs",
+    ]
 
 
 def test_the_table_has_a_dash_for_what_was_not_measured(script, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import vissl_zoo
 from vissl_zoo import weights
@@ -88,6 +88,30 @@ def test_another_name_of_the_same_backbone(package):
     [row] = weights.shipped().values()
     assert row.name == f"{NAME}.a"
     assert "backbone" not in row.model_args
+
+
+def test_tensors_are_shipped_once(package):
+    """SimSiam's trunk is that of `detached`: one file, two names; new weights of one leave the other its own."""
+    _, export = an_export(package)
+    assert ship.main([str(export), "--tag", "a"]) == 0
+    also = ["--tag", "a", "--model", "simsiam_resnet18", "--method", "SimSiam"]
+    assert ship.main([str(export), *also]) == 0
+    first, second = weights.shipped().values()
+    assert (first.file, first.sha256) == (second.file, second.sha256)
+    assert second.card["record"]["method"] == "SimSiam"
+    assert entries(package / "weights") == [f"{NAME}.a.safetensors", "weights.json"]
+    before = load_file(second.path)
+
+    config = export / "model.safetensors"
+    save_file({k: v + 1 if "kappa" in k else v for k, v in load_file(config).items()}, config)
+    assert ship.main([str(export), "--tag", "a"]) == 0
+    first, second = weights.shipped().values()
+    assert (first.file, second.file) == (f"{NAME}.a.safetensors", "simsiam_resnet18.a.safetensors")
+    for row in (first, second):
+        row.verify()
+    kept, new = load_file(second.path), load_file(first.path)
+    assert all(torch.equal(kept[key], before[key]) for key in before)
+    assert not all(torch.equal(kept[key], new[key]) for key in new)
 
 
 def refused(capsys, *arguments):

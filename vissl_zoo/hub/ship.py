@@ -3,11 +3,13 @@
     python -m vissl_zoo.hub.ship runs/best --tag cifar10 --evaluation evaluations/best-cifar10
 
 The name is the export's own, or that of `--model` if both have the same backbone. Nothing is changed unless the
-float16 model agrees with the export.
+float16 model agrees with the export. Tensors that a shipped file already holds are not shipped a second time: both
+names then load that file.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -18,6 +20,7 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vissl_zoo import weights
@@ -58,6 +61,8 @@ class Arguments:
     """The part of the name after the dot: cifar10."""
     model: str | None = None
     """The registered name; by default the export's."""
+    method: str | None = None
+    """The method as the card calls it; by default as the export's card does."""
     description: str = ""
     """One line for timm's configuration."""
     evaluation: str | None = None
@@ -136,21 +141,35 @@ def ship(export: Path, flags: Arguments) -> tuple[weights.ShippedWeights, float,
                 f"{full} in float16 is off by {errors[0]:.1e} in the embedding and {errors[1]:.1e} in κ; "
                 f"{EMBEDDING_TOLERANCE} and {KAPPA_TOLERANCE} are the most"
             )
-        row = weights.ShippedWeights(
-            full,
-            f"{full}.safetensors",
-            weights.sha256_of(temporary),
-            cfg,
-            args,
-            flags.description,
-            _card(export, config, flags),
-        )
-        os.replace(temporary, row.path)
+        card = _card(export, config, flags)
+        file, rows = _place(temporary, full)
     finally:
         temporary.unlink(missing_ok=True)
-    others = {key: other for key, other in weights.shipped().items() if key != full or not flags.default}
+    sha256 = weights.sha256_of(weights.FOLDER / file)
+    row = weights.ShippedWeights(full, file, sha256, cfg, args, flags.description, card)
+    others = {key: other for key, other in rows.items() if key != full or not flags.default}
     weights.write_table({full: row, **others} if flags.default else {**others, full: row})
     return row, *errors
+
+
+def _place(new: Path, full: str) -> tuple[str, dict[str, weights.ShippedWeights]]:
+    """Give the weights of `full` their place: the name of their file, and the rows of the table as they are now.
+
+    The file is one that holds these tensors already, or their own. Rows that shared what lay there before keep it.
+    """
+    rows, own = weights.shipped(), f"{full}.safetensors"
+    tensors = load_file(new)
+    for file in sorted({row.file for row in rows.values() if row.path.is_file()}):
+        held = load_file(weights.FOLDER / file)
+        if held.keys() == tensors.keys() and all(torch.equal(held[key], tensors[key]) for key in held):
+            return file, rows
+    sharing = [name for name, row in rows.items() if row.file == own and name != full]
+    if sharing:
+        kept = f"{sharing[0]}.safetensors"
+        os.replace(weights.FOLDER / own, weights.FOLDER / kept)
+        rows |= {name: dataclasses.replace(rows[name], file=kept) for name in sharing}
+    os.replace(new, weights.FOLDER / own)
+    return own, rows
 
 
 def disagreement(model: nn.Module, other: nn.Module, input_size: tuple[int, int, int]) -> tuple[float, float]:
@@ -189,7 +208,8 @@ def _registered_name(config: dict[str, Any], flags: Arguments) -> str:
 def _card(export: Path, config: dict[str, Any], flags: Arguments) -> dict[str, Any]:
     """What the table keeps for the model card."""
     record = read_record(export, config["architecture"]).to_dict()
-    card: dict[str, Any] = {"record": {**record, **({"note": flags.note} if flags.note else {})}}
+    said = {"method": flags.method, "note": flags.note}
+    card: dict[str, Any] = {"record": {**record, **{key: value for key, value in said.items() if value}}}
     card |= {"license": flags.license, **({"dataset": flags.dataset} if flags.dataset else {})}
     if flags.evaluation is not None:
         card["evaluation"] = kept(read_evaluation(flags.evaluation))
