@@ -14,7 +14,7 @@ import tyro
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.loading import load_model
-from vissl_zoo.scoring.export_to import export_scores
+from vissl_zoo.scoring.export_to import check_files, export_scores
 from vissl_zoo.scoring.inputs import find_inputs
 from vissl_zoo.scoring.page import Page, number
 from vissl_zoo.scoring.run import Settings, score_inputs
@@ -77,6 +77,8 @@ def main(arguments: list[str]) -> None:
     output, gallery, embeddings, to_file = _check(flags)
     inputs = find_inputs(flags.paths, flags.split)
     check_output(flags.output, "--output", TABLES, inputs.tables)
+    if flags.to is not None:
+        check_files(flags.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
     loaded, settings = open_model(flags.model, flags)
     scores, features = score_inputs(
         loaded.model,

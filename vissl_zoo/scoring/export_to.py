@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -160,6 +161,21 @@ def _columns(scores: Scores, places: np.ndarray) -> dict[str, list[Any]]:
     return {n: columns[n] for n in ("path", "kappa", "uncertainty", "percentile", "width", "height")}
 
 
+def check_files(form: str, paths: Iterable[str]) -> None:
+    """Refuse images that `export_scores` would refuse, before hours are spent on their scores.
+
+    Raises:
+        UserError: a path is no file: a row of a parquet file or of a data set.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(_no_file(form, path))
+
+
+def _no_file(form: str, path: str) -> str:
+    return f"--to {form}: {path} is no file here, and {form} reads files alone"
+
+
 def _file_paths(scores: Scores, places: np.ndarray, form: str) -> list[str]:
     """Absolute paths: other tools read files, not rows of a parquet file."""
     found = []
@@ -167,7 +183,7 @@ def _file_paths(scores: Scores, places: np.ndarray, form: str) -> list[str]:
         path = scores.paths[place]
         where = next((p for p in (Path(path), Path(scores.folder, path)) if p.is_file()), None)
         if where is None:
-            raise UserError(f"--to {form}: {path} is no file here, and {form} reads files alone")
+            raise UserError(_no_file(form, path))
         found.append(os.path.abspath(where))
     return found
 
