@@ -41,7 +41,9 @@ from vissl_zoo.evaluation.report import write_report
 from vissl_zoo.hub import export_model, render_card
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
+from vissl_zoo.networks.small_maps import use_small_maps
 from vissl_zoo.recipes import Recipe, parse
+from vissl_zoo.speed.allocator import keep_freed_memory
 from vissl_zoo.speed.clock import VIEWS
 from vissl_zoo.training import (
     GradientGuard,
@@ -89,6 +91,8 @@ def train(recipe: Recipe, command: str) -> None:
         UserError: something in the recipe, the data or the output folder that the user can put right.
     """
     processes = start_processes(recipe)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     views = build_views(recipe)
     set_seed(recipe.seed)
     model = build_model(recipe)
@@ -315,7 +319,7 @@ def build_method(recipe: Recipe, model: nn.Module, device: torch.device) -> Meth
     if recipe.sync_batch_norm:
         method = synchronize_batch_norm(method, device)
     # channels_last: convolutions run up to three times as fast on a CPU, and in half precision on a GPU.
-    method = method.to(memory_format=torch.channels_last)
+    method = use_small_maps(method).to(memory_format=torch.channels_last)
     return method.to(device, getattr(torch, recipe.dtype)).train()
 
 

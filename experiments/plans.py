@@ -86,7 +86,7 @@ def _small() -> list[Experiment]:
     paper = "vi_simsiam_paper_resnet18_cifar10"
     others = [
         Experiment(f"{method}_resnet18.cifar10", f"{method}_resnet18_cifar10", (*small, "12"), **shipped)
-        for method in ("simclr", "barlow_twins", "dino")
+        for method in ("dino", "simclr", "barlow_twins")
     ]
     return [
         recommended,
@@ -112,5 +112,5 @@ PLANS: dict[str, list[Experiment]] = {
     "cifar10": _full(),
     "cifar10_choice": _choice(),
     "cifar10_cpu": _small(),
-    "cifar10_cpu_choice": _choice("--image-size", "32", "--epochs", "8"),
+    "cifar10_cpu_choice": _choice("--image-size", "32", "--epochs", "5"),
 }
