@@ -5,6 +5,7 @@ convolutions", 2015, is where the augmentation comes from); the resampling is it
 filter written as out = Wy · image · Wxᵀ (resample.py).
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,9 @@ def choose_boxes(
     sizes = sizes.to(torch.float64)
     height, width = sizes.unbind(-1)
     target = area * (height * width).unsqueeze(-1)
-    tried = torch.stack([(target / aspect).sqrt().round(), (target * aspect).sqrt().round()], -1)
+    # numpy's root: torch hands even a small one to MKL's threads, for which a busy machine waits longer than for views.
+    squares = torch.stack([target / aspect, target * aspect], -1).numpy()
+    tried = torch.from_numpy(np.rint(np.sqrt(squares)))
     fits = ((tried > 0) & (tried <= sizes.unsqueeze(-2))).all(-1)  # (..., B, attempts)
     first = fits.to(torch.uint8).argmax(-1)  # the first of equal maxima
     chosen = tried.gather(-2, first[..., None, None].expand(*first.shape, 1, 2)).squeeze(-2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,13 +76,14 @@ class ViewPipeline:
         scales = [self.scale] * self.standard + [self.low_scale] * self.low
         least, most = torch.tensor(scales, dtype=torch.float64).view(views, 1, 1, 2).unbind(-1)
         least_ratio, most_ratio = (math.log(limit) for limit in self.ratio)
+        log_aspect = least_ratio + (most_ratio - least_ratio) * aspect
         probabilities = torch.tensor([self.flip, self.jitter, self.grayscale, self.blur], dtype=torch.float64)
         flip, jitter, grayscale, blur = (chances < probabilities).unbind(-1)
         spread = torch.tensor([getattr(self, name) for name in OPERATIONS], dtype=torch.float64)
         lowest = torch.maximum(_IDENTITY - spread, _LEAST)
         return ViewDraws(
             area=least + (most - least) * area,
-            aspect=torch.exp(least_ratio + (most_ratio - least_ratio) * aspect),
+            aspect=torch.from_numpy(np.exp(log_aspect.numpy())),  # not torch.exp: see `choose_boxes`
             position=position,
             flip=flip,
             jitter=jitter,

@@ -12,6 +12,7 @@ from vissl_zoo.views.blur import blur_planes
 from vissl_zoo.views.colour import COLUMNS, jitter_class, jitter_planes, jitter_table, luma, to_device
 from vissl_zoo.views.draws import ViewDraws
 from vissl_zoo.views.resample import crop_to_planes
+from vissl_zoo.views.threads import load_kernel, render_on_threads
 
 # Numbers of views that are worked on together. On a CPU a core's share of them, and a dozen temporaries a third as
 # large, should stay in its caches; an accelerator takes more, since there each operation has its price.
@@ -39,18 +40,28 @@ def render_views(
 
     images (B, 3, H, W) uint8; boxes (V, B, 4) floating, on the CPU, in pixels of the canvas; `radius` of the blur's
     window in pixels.
+
+    float32 on a CPU goes view by view through compiled code (`vissl_zoo.views.compiled`), where numba is installed;
+    everything else, in batches through torch's operations, which are also what the compiled code is tested against.
     """
     views, batch = boxes.shape[:2]
     device = images.device
     count = views * batch
+    scale, shift = 1 / torch.tensor(finish.std), -torch.tensor(finish.mean) / torch.tensor(finish.std)
+    normalise = torch.stack([scale, shift])
+    kernel = load_kernel() if device.type == "cpu" and finish.dtype == torch.float32 else None
+    if kernel:
+        out = render_on_threads(
+            kernel, images, boxes.double(), draws, size, radius, normalise, finish.channels_last
+        )
+        return list(out.unflatten(0, (views, batch)).unbind(0))
     memory_format = torch.channels_last if finish.channels_last else torch.contiguous_format
     out = torch.empty(count, 3, size, size, dtype=finish.dtype, device=device, memory_format=memory_format)
     numbers = CHUNK * torch.get_num_threads() if device.type == "cpu" else CHUNK_ON_DEVICE
     chunk = max(1, min(count, numbers // (3 * size * size)))
     chunk = math.ceil(count / max(1, math.ceil(count / chunk)))  # of equal length: no small rest
     work = _Work.of(boxes, draws, chunk, finish.dtype, device)
-    scale, shift = 1 / torch.tensor(finish.std), -torch.tensor(finish.mean) / torch.tensor(finish.std)
-    normalise = to_device(torch.stack([scale, shift]).to(finish.dtype).view(2, 3, 1, 1), device)
+    normalise = to_device(normalise.to(finish.dtype).view(2, 3, 1, 1), device)
     for first in range(0, count, max(1, chunk)):
         part = slice(first, min(first + chunk, count))
         planes, rows = _chunk(images, work, part, size, radius, finish.dtype)

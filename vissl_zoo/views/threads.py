@@ -1,0 +1,103 @@
+"""Views of float32 on a CPU by the compiled kernel, on as many threads as torch has."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vissl_zoo.views.draws import ViewDraws
+
+CACHE_LINE = 16  # float32 numbers
+FEW = 4  # views for which another thread is not worth waking
+
+
+@lru_cache
+def load_kernel() -> ModuleType | None:
+    """The kernel, or None where it cannot be had; imported and compiled when views are first rendered, not before.
+
+    Without numba, or with one that refuses this numpy, torch's operations take its place in silence; with one that
+    fails to compile it, after a warning.
+    """
+    try:
+        from vissl_zoo.views.compiled import kernel
+    except ImportError:
+        return None
+    try:
+        kernel.compile_now()
+    except Exception as error:  # numba and LLVM raise dozens of types, and other ways to the views exist
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        warnings.warn(
+            f"views are rendered by torch's operations: numba cannot compile ({reason})", stacklevel=2
+        )
+        return None
+    return kernel
+
+
+@lru_cache
+def helpers(number: int, process: int) -> ThreadPoolExecutor:
+    """Threads beside the caller's. By process: a forked one does not have its parent's."""
+    return ThreadPoolExecutor(number, thread_name_prefix="views")
+
+
+def render_on_threads(
+    kernel: ModuleType,
+    images: Tensor,
+    boxes: Tensor,
+    draws: ViewDraws,
+    size: int,
+    radius: int,
+    normalise: Tensor,
+    channels_last: bool,
+) -> Tensor:
+    """The V views of B canvases, (V * B, 3, size, size) float32; threads and the other views change nothing in a view.
+
+    images (B, 3, H, W) uint8; boxes (V, B, 4) float64 in pixels of the canvas; `radius` of the blur's window in pixels;
+    normalise (2, 3), factor and summand. numba's own threads are not used: they do not survive a fork, and they would
+    run beside torch's.
+    """
+    count = boxes.shape[0] * boxes.shape[1]
+    out = empty_views(count, size, channels_last)
+    if not count:
+        return out
+    if images.shape[3] < kernel.LANES:
+        images = pad(images, (0, kernel.LANES - images.shape[3]))
+    images = images.contiguous()
+    columns = (boxes, *(getattr(draws, name) for name in kernel.Draws._fields[1:]))
+    rows = kernel.Draws(*(column.flatten(0, 1).contiguous().numpy() for column in columns))
+    radius = min(radius, size - 1)
+    views = (out.permute(0, 2, 3, 1) if channels_last else out).view(-1).numpy()
+    numbers, pixels, counter = normalise.float().flatten().numpy(), images.numpy(), np.zeros(1, np.int64)
+
+    def work() -> None:
+        scratch = kernel.Scratch.of(*pixels.shape[2:], size, radius)
+        kernel.render(pixels, rows, views, size, radius, channels_last, numbers, scratch, counter)
+
+    threads = min(torch.get_num_threads(), -(-count // FEW))
+    pool = helpers(torch.get_num_threads(), os.getpid()) if threads > 1 else None
+    waiting = [pool.submit(work) for _ in range(threads - 1)] if pool else []
+    work()
+    for other in waiting:
+        other.result()
+    return out
+
+
+def empty_views(count: int, size: int, channels_last: bool) -> Tensor:
+    """Memory for views, by numpy, which asks for huge pages where torch does not.
+
+    Beyond 32 MiB a block is new from the system each time: at 224 px its faults took longer than all the rest.
+    """
+    numbers = count * 3 * size * size
+    block = torch.from_numpy(np.empty(numbers + CACHE_LINE, np.float32))
+    first = -(block.data_ptr() // 4) % CACHE_LINE
+    flat = block[first : first + numbers]
+    if channels_last:
+        return flat.view(count, size, size, 3).permute(0, 3, 1, 2)
+    return flat.view(count, 3, size, size)
