@@ -43,7 +43,7 @@ from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
 from vissl_zoo.networks.small_maps import use_small_maps
 from vissl_zoo.recipes import Recipe, parse
-from vissl_zoo.speed.allocator import keep_freed_memory
+from vissl_zoo.speed import keep_freed_memory
 from vissl_zoo.speed.clock import VIEWS
 from vissl_zoo.training import (
     GradientGuard,

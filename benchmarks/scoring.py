@@ -30,6 +30,7 @@ from training import processor_ratio
 import vissl_zoo  # noqa: F401  (registers the models)
 from vissl_zoo.data import open_images
 from vissl_zoo.scoring.engine import score_images
+from vissl_zoo.speed import take_device
 
 MODEL, PEER_MODEL, SIZE = "vi_simsiam_resnet18", "resnet18", 224
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp")
@@ -103,9 +104,9 @@ def measure(options: ScoringOptions, report: Report) -> None:
 
 
 def ours(turns: Turns, folder: str, exact: bool) -> None:
-    """`score_images` over the whole folder; `exact` is plain float32."""
+    """`score_images` over the whole folder, as `vissl-zoo score` calls it; `exact` is plain float32."""
     torch.manual_seed(0)
-    model = timm.create_model(MODEL, num_classes=0).eval().to(default_device())
+    model = timm.create_model(MODEL, num_classes=0).eval().to(take_device())
     table = open_images(folder)
 
     def unit() -> int:

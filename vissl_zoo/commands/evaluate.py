@@ -6,14 +6,13 @@ import shlex
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 
-import torch
-
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.run import clear_results, run_protocols, write_results
+from vissl_zoo.speed import take_device
 
 ABOUT = "measure a run, an export or any timm model: accuracy, uncertainty, figures"
 
@@ -129,9 +128,8 @@ def open_evaluation(model: str, flags: General) -> Evaluation:
         clear_results(folder)
     except OSError as error:
         raise UserError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return Evaluation(
-        loaded.model.to(device),
+        loaded.model.to(take_device()),
         loaded.heads,
         train,
         test,

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.data import ImageTable
 from vissl_zoo.errors import UserError
@@ -17,6 +15,7 @@ from vissl_zoo.evaluation.run import clear_results
 from vissl_zoo.fitting.kappa import Fitted, fit_kappa_with_figures
 from vissl_zoo.fitting.report import fit_figures, render_card, sample, split_tables, summary, write_report
 from vissl_zoo.hub import export_model
+from vissl_zoo.speed import take_device
 
 ABOUT = "give any timm backbone a κ: fit a head to unlabelled images, in minutes"
 
@@ -164,9 +163,8 @@ def _open(flags: Arguments) -> tuple[ImageTable, ImageTable | None]:
 
 
 def _fit(flags: Arguments, loaded: Loaded, images: ImageTable) -> Fitted:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return fit_kappa_with_figures(
-        loaded.model.to(device),
+        loaded.model.to(take_device()),
         images,
         views=flags.views,
         image_size=loaded.image_size,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 import tyro
 
 from vissl_zoo.cli import parse_flags
@@ -19,6 +18,7 @@ from vissl_zoo.scoring.inputs import find_inputs
 from vissl_zoo.scoring.page import Page, number
 from vissl_zoo.scoring.run import Settings, score_inputs
 from vissl_zoo.scoring.table import Scores, check_output
+from vissl_zoo.speed import take_device
 
 ABOUT = "score photos: κ, uncertainty, embeddings, and a gallery to look at"
 TABLES = (".parquet", ".csv", ".jsonl")
@@ -111,7 +111,7 @@ def open_model(name: str | None, flags: object):
             "--model is missing: a run folder, an export folder or a registered name (see --help)"
         )
     loaded = load_model(name, image_size=getattr(flags, "image_size", None))
-    loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    loaded.model.to(take_device())
     known = {
         f: getattr(flags, f) for f in ("views", "seed", "exact", "batch_size", "workers") if hasattr(flags, f)
     }
