@@ -54,6 +54,7 @@ FULL_NOTE = (
 )
 FAST_SIAM = ("--views.standard", "4", "--method.targets", "mean")
 BETA = ("--method.variant", "beta", "--method.kappa-map", "exp", "--method.kappa-warmup", "0.2")
+PAPER = ("--method.variant", "paper", "--method.no-output-norm", "--lr")
 CIFAR_STEM = ("--image-size", "32")
 
 
@@ -122,6 +123,8 @@ def _choice(*flags: str) -> list[Experiment]:
         Experiment("simsiam", "simsiam_resnet18_cifar10", on, splits),
         Experiment("detached", recipe, on, splits),
         Experiment("beta", recipe, (*on, *BETA), splits),
+        Experiment("paper_0.003", recipe, (*on, *PAPER, "0.003"), splits),
+        Experiment("paper_0.001", recipe, (*on, *PAPER, "0.001"), splits),
         Experiment("detached_fastsiam", recipe, (*on, *FAST_SIAM), splits),
     ]
 
@@ -130,5 +133,5 @@ PLANS: dict[str, list[Experiment]] = {
     "cifar10": _full(),
     "cifar10_choice": _choice(),
     "cifar10_cpu": _small(),
-    "cifar10_cpu_choice": _choice("--image-size", "32", "--epochs", "5"),
+    "cifar10_cpu_choice": _choice("--image-size", "32", "--epochs", "4"),
 }
