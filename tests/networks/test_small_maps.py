@@ -1,6 +1,7 @@
 """Convolutions over small maps as matrix products are convolutions: values, gradients, training; and they pay."""
 
 import copy
+import shutil
 import time
 from statistics import median
 
@@ -8,7 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from vissl_zoo.networks.small_maps import Shape, SmallMapConv2d, _OneMatrix, _Patches, use_small_maps
+from vissl_zoo.networks.small_maps import (
+    MATRIX_BATCH,
+    Shape,
+    SmallMapConv2d,
+    _OneMatrix,
+    _Patches,
+    use_small_maps,
+)
 
 # kernel, stride, padding, height and width of the map
 SHAPES = [
@@ -97,6 +105,19 @@ def taken(monkeypatch):
     return ways
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+def test_gradients_have_gradients(way, needs):
+    numbers = torch.Generator().manual_seed(0)
+    sizes = (2, 2, 2, 3), (2, 2, 3, 3)
+    x, weight = (
+        torch.randn(size, generator=numbers, dtype=torch.float64).requires_grad_(need)
+        for size, need in zip(sizes, needs, strict=True)
+    )
+    shape = Shape((2, 3), (3, 3), (1, 2), (1, 1))
+    assert torch.autograd.gradgradcheck(lambda x, weight: WAYS[way](x, weight, shape).sin(), (x, weight))
+
+
 @pytest.mark.parametrize(
     "kernel, stride, pixels, in_float32, in_bfloat16",
     [
@@ -110,11 +131,14 @@ def taken(monkeypatch):
         (1, 2, 8, None, "patches"),
         (1, 1, 8, None, None),
         (7, 2, 64, None, None),
+        (5, 1, 2, "one matrix", "one matrix"),
+        (5, 1, 3, None, "patches"),  # the matrix would be three times as large as the kernel
+        (7, 1, 4, None, "patches, gradient"),
     ],
 )
 def test_the_way_follows_from_shape_and_dtype(taken, kernel, stride, pixels, in_float32, in_bfloat16):
     conv = use_small_maps(convolution(3, 4, kernel, stride, kernel // 2))
-    x = torch.randn(2, 3, pixels, pixels)
+    x = torch.randn(MATRIX_BATCH, 3, pixels, pixels)
     wide = conv(x)
     assert wide.dtype == torch.float32
     assert taken == [in_float32] * (in_float32 is not None)
@@ -127,6 +151,48 @@ def test_the_way_follows_from_shape_and_dtype(taken, kernel, stride, pixels, in_
     taken.clear()
     conv.eval()(x)
     assert taken == []
+
+
+@pytest.mark.parametrize(
+    "stride, pixels, batch, expected",
+    [(1, 1, 1, "one matrix"), (2, 2, 1, "one matrix"), (1, 2, MATRIX_BATCH - 1, None)],
+)
+def test_few_images_do_not_pay_for_a_large_matrix(taken, stride, pixels, batch, expected):
+    use_small_maps(convolution(3, 4, 3, stride, 1))(torch.randn(batch, 3, pixels, pixels))
+    assert taken == [expected] * (expected is not None)
+
+
+def test_what_a_convolution_refuses_is_refused_in_its_words():
+    for conv, x, words in [
+        (convolution(3, 4, 3), torch.randn(64, 3, 2, 2), "Kernel size can't be greater"),
+        (convolution(3, 4, 3, padding=1), torch.randn(64, 5, 1, 1), "to have 3 channels, but got 5"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            use_small_maps(conv)(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pixels", [1, 2, 3, 4])
+def test_no_images_have_no_maps(pixels, dtype):
+    conv = use_small_maps(convolution(3, 4, 3, padding=1))
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        y = conv(torch.randn(0, 3, pixels, pixels))
+    assert y.shape == (0, 4, pixels, pixels)
+    y.float().sum().backward()
+    assert conv.weight.grad.eq(0).all()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+def test_compiled_it_has_the_same_gradient():
+    """In one graph; of three channels the compiler lays the padded map out in its own way."""
+    conv = use_small_maps(convolution(3, 8, 3, padding=1))
+    x = torch.randn(8, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    found = []
+    for call in (conv, torch.compile(conv, fullgraph=True)):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = call(x)
+        found.append(torch.autograd.grad(y.float().square().sum(), conv.weight)[0])
+    assert (found[0] - found[1]).norm() < 0.02 * found[0].norm()
 
 
 @pytest.mark.parametrize("pixels", [2, 4, 8])
@@ -167,7 +233,7 @@ def test_the_gradient_is_a_parameters_own(pixels, memory_format):
     """In float32 and as it lies in memory: DistributedDataParallel warns of any other."""
     conv = use_small_maps(convolution(8, 4, 3, padding=1, memory_format=memory_format))
     with torch.autocast("cpu", torch.bfloat16):
-        y = conv(torch.randn(2, 8, pixels, pixels, requires_grad=True))
+        y = conv(torch.randn(MATRIX_BATCH, 8, pixels, pixels, requires_grad=True))
     y.float().square().sum().backward()
     assert conv.weight.grad.dtype == torch.float32
     assert conv.weight.grad.stride() == conv.weight.stride()

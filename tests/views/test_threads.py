@@ -2,9 +2,14 @@
 
 import dataclasses
 import faulthandler
+import math
 import os
+import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread, main_thread
+from types import ModuleType
 
 import pytest
 import torch
@@ -171,6 +176,76 @@ def test_neither_nothing_nor_uninitialised_memory_is_read(monkeypatch):
     assert all(map(torch.equal, views, expected))
 
 
+def test_nothing_beside_an_array_is_written(monkeypatch):
+    """Views and scratch of many shapes lie between marks, which stay."""
+    real, mark, margin, blocks = threads.np.empty, 0xA5, 256, []
+
+    def marked(shape, dtype):
+        size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * threads.np.dtype(dtype).itemsize
+        block = threads.np.full(size + 2 * margin, mark, threads.np.uint8)
+        blocks.append(block)
+        return block[margin : margin + size].view(dtype).reshape(shape)
+
+    def exactly(count, size, channels_last):
+        flat = torch.from_numpy(marked(count * 3 * size * size, threads.np.float32))
+        if channels_last:
+            return flat.view(count, size, size, 3).permute(0, 3, 1, 2)
+        return flat.view(count, 3, size, size)
+
+    monkeypatch.setattr(threads, "empty_views", exactly)
+    numbers = random.Random(0)
+    for step in range(150):
+        height, width, size = (numbers.choice([1, 16, 17, numbers.randint(1, 99)]) for _ in range(3))
+        least = 10 ** numbers.uniform(-6, 0)
+        sigma, last = 10 ** numbers.uniform(-2, 6), numbers.random() < 0.5
+        ranges = {"scale": (least, 1.0), "ratio": (0.2, 5.0), "sigma": (0.01, sigma)}
+        pipeline = ViewPipeline(size, grayscale=0.5, channels_last=last, **ranges)
+        images, original = pictures(4, height, width), [numbers.randint(1, 999), numbers.randint(1, 999)]
+        monkeypatch.setattr(threads.np, "empty", marked)
+        views = pipeline(images, torch.tensor([original] * 4), step)
+        monkeypatch.setattr(threads.np, "empty", real)
+        assert all(view.isfinite().all() for view in views)
+        assert all((block[:margin] == mark).all() and (block[-margin:] == mark).all() for block in blocks)
+        blocks.clear()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: {"order": d.order + 10**6}, "order must lie in 0 to 3"),
+        (lambda d: {"order": -d.order}, "order must lie in 0 to 3"),
+        (lambda d: {"factors": d.factors[..., :3]}, r"factors must be \(2, 4, 4\), got \(2, 4, 3\)"),
+        (lambda d: {"sigma": d.sigma[:, :1]}, r"sigma must be \(2, 4\), got \(2, 1\)"),
+    ],
+)
+def test_draws_that_would_lead_beyond_an_array_are_refused(change, message):
+    pipeline = ViewPipeline(16)
+    draws = pipeline.draw(4, 0)
+    with pytest.raises(ValueError, match=message):
+        pipeline.render(
+            pictures(4, 8, 8), torch.tensor([[8, 8]] * 4), dataclasses.replace(draws, **change(draws))
+        )
+
+
+def test_draws_of_other_types_are_not_compiled_for():
+    pipeline, kernel = ViewPipeline(16), threads.load_kernel()
+    images, sizes, draws = pictures(4, 8, 8), torch.tensor([[8, 8]] * 4), pipeline.draw(4, 0)
+    before = len(kernel.render.signatures)
+    others = {"order": draws.order.int(), "factors": draws.factors.float(), "flip": draws.flip.byte()}
+    views = pipeline.render(images, sizes, dataclasses.replace(draws, **others))
+    assert len(kernel.render.signatures) == before
+    assert largest_difference(views, pipeline.render(images, sizes, draws)) < 1e-4
+
+
+def test_a_crop_has_at_least_a_pixel():
+    """Of an image one pixel wide the largest crop three times as wide as high."""
+    pipeline = ViewPipeline(8, ratio=(3.0, 4.0), **UNIT)
+    sizes = torch.tensor([[900, 1]] * 4)
+    draws = pipeline.draw(4, 0)
+    assert (pipeline.boxes(draws, sizes)[..., 2:] == 1).all()
+    assert largest_difference(*both(pipeline, pictures(4, 20, 20), sizes, draws)) < CLOSE
+
+
 def test_an_empty_batch_has_empty_views(compiled):
     for channels_last in (False, True):
         pipeline = ViewPipeline(24, channels_last=channels_last)
@@ -211,6 +286,39 @@ def test_a_forked_process_has_threads_of_its_own(thread_count):
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_python_threads_may_render_at_once(thread_count):
+    images, sizes = pictures(16, 30, 30), torch.tensor([[30, 30]] * 16)
+    pipeline = ViewPipeline(33)
+    expected = [pipeline(images, sizes, step) for step in range(6)]
+
+    def several(number):
+        thread_count(1 + number)
+        return all(all(map(torch.equal, expected[n], pipeline(images, sizes, n))) for n in range(6))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(several, range(4)))
+
+
+@pytest.mark.parametrize("where", ["caller", "helper"])
+def test_an_error_in_any_thread_is_raised(where, thread_count, monkeypatch):
+    thread_count(3)
+    images, sizes, pipeline = pictures(16, 20, 20), torch.tensor([[20, 20]] * 16), ViewPipeline(16)
+    expected = pipeline(images, sizes, 0)
+    scratch = threads.load_kernel().Scratch
+    real = scratch.of
+
+    def fail(*arguments):
+        if (current_thread() is main_thread()) == (where == "caller"):
+            raise MemoryError(where)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch, "of", fail)
+        with pytest.raises(MemoryError, match=where):
+            pipeline(images, sizes, 0)
+    assert all(map(torch.equal, expected, pipeline(images, sizes, 0)))
+
+
 def test_numba_is_imported_when_views_are_rendered_and_not_before():
     code = "import sys, vissl_zoo, vissl_zoo.views.pipeline; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -224,4 +332,35 @@ def test_a_numba_that_cannot_compile_is_done_without(monkeypatch):
 
     monkeypatch.setattr(kernel, "compile_now", fail)
     with pytest.warns(UserWarning, match=r"torch's operations: numba cannot compile \(no such CPU\)"):
+        assert threads.load_kernel.__wrapped__() is None
+
+
+def test_a_cache_that_cannot_be_used_is_done_without(monkeypatch):
+    """A damaged file in it, or a full disk: torch's operations would be many times slower for good."""
+    kernel = threads.load_kernel()
+    cached, calls = kernel.render, []
+
+    def fail_once():
+        calls.append(kernel.render)
+        if len(calls) == 1:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(kernel, "render", cached)  # put back afterwards
+    monkeypatch.setattr(kernel, "render_nothing", fail_once)
+    with pytest.warns(
+        UserWarning, match=r"cache of compiled code cannot be used \(No space left on device\)"
+    ):
+        assert threads.load_kernel.__wrapped__() is kernel
+    assert calls[0] is cached
+    assert calls[1] is kernel.render is not cached
+    assert kernel.render.stats.cache_path is None
+
+
+def test_a_numba_that_cannot_start_is_done_without(monkeypatch):
+    class Broken(ModuleType):
+        def __getattr__(self, name):
+            raise OSError("Could not find libllvmlite.so")
+
+    monkeypatch.setitem(sys.modules, "vissl_zoo.views.compiled", Broken("compiled"))
+    with pytest.warns(UserWarning, match=r"torch's operations: numba cannot compile \(Could not find lib"):
         assert threads.load_kernel.__wrapped__() is None

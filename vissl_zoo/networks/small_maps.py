@@ -14,7 +14,8 @@ core with AVX512-BF16 (torch 2.15, oneDNN 3.13):
 
 Which way is taken follows from shapes and dtype alone, not from a trial: a run that is resumed must round as it did.
 (Tried and left out: patches of larger maps, whose copies cost more than the faster product saves, and patches in
-float32, where oneDNN is as fast as a matrix product.)
+float32, where oneDNN is as fast as a matrix product; one matrix of more than two kernels' size, as of 5 × 5 at 3 px,
+0.9 times as fast in float32, or 7 × 7 at 4 px, 0.6 times; and one of 16/9, 3 × 3 at 2 px, for a single image, 0.3.)
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from torch.autograd import Function
 # Pixels of the output up to which patches are faster: for all three products, and for the weights' gradient alone (for
 # all three, too, where the kernel is a single pixel and the patches are the input).
 PATCHED, PATCHED_GRADIENT = 9, 16
+# Images from which one matrix pays that is larger than the kernel, up to twice: it takes long to build.
+MATRIX_BATCH = 32
 
 
 class Shape(NamedTuple):
@@ -67,16 +70,19 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) to (B, C', H', W')."""
-        if not self.training or x.device.type != "cpu" or x.dim() != 4:
+        if not self.training or x.device.type != "cpu" or x.dim() != 4 or not len(x):
             return super().forward(x)
         dtype = x.dtype
         if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
             dtype = torch.get_autocast_dtype("cpu")
         shape = Shape(x.shape[2:], self.kernel_size, self.stride, self.padding)
-        taps, below = math.prod(shape.kernel), math.prod(shape.map)
-        if 2 * below <= taps:  # at least half of the kernel is on the padding
+        if min(shape.output) < 1 or x.shape[1] != self.in_channels:
+            return super().forward(x)  # which says what is wrong
+        taps, below, pixels = (math.prod(size) for size in (shape.kernel, shape.map, shape.output))
+        most = taps * (2 if len(x) >= MATRIX_BATCH else 1)
+        # At least half of the kernel is on the padding, and the matrix is not much larger than the kernel.
+        if 2 * below <= taps and pixels * below <= most:
             return _OneMatrix.apply(x.to(dtype), self.weight, shape)
-        pixels = math.prod(shape.output)
         if dtype == torch.bfloat16 and pixels <= PATCHED_GRADIENT:
             all_three = pixels <= PATCHED or shape.kernel == (1, 1)
             return _Patches.apply(x.to(dtype), self.weight.to(dtype), shape, all_three)
@@ -202,11 +208,10 @@ def _padded(x: Tensor, shape: Shape) -> Tensor:
 
 def _patches(x: Tensor, shape: Shape) -> Tensor:
     """All patches of x (B, C, H, W), (B·H'·W', k·k·C)."""
-    padded = _padded(x, shape)
-    batch, row, column, channel = padded.stride()
-    size = (len(x), *shape.output, *shape.kernel, x.shape[1])
-    steps = (batch, row * shape.stride[0], column * shape.stride[1], row, column, channel)
-    return padded.as_strided(size, steps).reshape(-1, math.prod(shape.kernel) * x.shape[1])
+    patches = _padded(x, shape)
+    for side in (0, 1):  # (Tried: `as_strided`, of which torch.compile read other pixels where C is 3.)
+        patches = patches.unfold(1 + side, shape.kernel[side], shape.stride[side])
+    return patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, math.prod(shape.kernel) * x.shape[1])
 
 
 def _sum_of_patches(patches: Tensor, x: Tensor, shape: Shape) -> Tensor:

@@ -33,7 +33,7 @@ def choose_boxes(
     narrow, wide = (width / height) < ratio[0], (width / height) > ratio[1]
     fallback = torch.stack(
         [
-            torch.where(narrow, (width / ratio[0]).round(), height),
+            torch.where(narrow, (width / ratio[0]).round().clamp_min(1), height),
             torch.where(wide, (height * ratio[1]).round().clamp_min(1), width),
         ],
         -1,

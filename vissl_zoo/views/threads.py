@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vissl_zoo.views.draws import ViewDraws
+from vissl_zoo.views.draws import OPERATIONS, ViewDraws
 
 CACHE_LINE = 16  # float32 numbers
 FEW = 4  # views for which another thread is not worth waking
@@ -24,14 +24,14 @@ def load_kernel() -> ModuleType | None:
     """The kernel, or None where it cannot be had; imported and compiled when views are first rendered, not before.
 
     Without numba, or with one that refuses this numpy, torch's operations take its place in silence; with one that
-    fails to compile it, after a warning.
+    fails to start or to compile it, after a warning.
     """
     try:
         from vissl_zoo.views.compiled import kernel
+
+        kernel.compile_now()
     except ImportError:
         return None
-    try:
-        kernel.compile_now()
     except Exception as error:  # numba and LLVM raise dozens of types, and other ways to the views exist
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         warnings.warn(
@@ -41,9 +41,9 @@ def load_kernel() -> ModuleType | None:
     return kernel
 
 
-@lru_cache
+@lru_cache(maxsize=1)
 def helpers(number: int, process: int) -> ThreadPoolExecutor:
-    """Threads beside the caller's. By process: a forked one does not have its parent's."""
+    """Threads beside the caller's, the latest number alone. By process: a forked one does not have its parent's."""
     return ThreadPoolExecutor(number, thread_name_prefix="views")
 
 
@@ -70,8 +70,7 @@ def render_on_threads(
     if images.shape[3] < kernel.LANES:
         images = pad(images, (0, kernel.LANES - images.shape[3]))
     images = images.contiguous()
-    columns = (boxes, *(getattr(draws, name) for name in kernel.Draws._fields[1:]))
-    rows = kernel.Draws(*(column.flatten(0, 1).contiguous().numpy() for column in columns))
+    rows = draws_by_view(kernel, boxes, draws)
     radius = min(radius, size - 1)
     views = (out.permute(0, 2, 3, 1) if channels_last else out).view(-1).numpy()
     numbers, pixels, counter = normalise.float().flatten().numpy(), images.numpy(), np.zeros(1, np.int64)
@@ -87,6 +86,24 @@ def render_on_threads(
     for other in waiting:
         other.result()
     return out
+
+
+def draws_by_view(kernel: ModuleType, boxes: Tensor, draws: ViewDraws) -> tuple[np.ndarray, ...]:
+    """`kernel.Draws`, of the types that it is compiled for: with others it would be compiled again.
+
+    Raises ValueError where compiled code, which checks no index, would read beyond an array.
+    """
+    types = {"factors": torch.float64, "order": torch.int64, "sigma": torch.float64}
+    rows = {"boxes": boxes.double().flatten(0, 1).contiguous().numpy()}
+    for name in kernel.Draws._fields[1:]:
+        column = getattr(draws, name)
+        shape = (*boxes.shape[:2], len(OPERATIONS)) if name in ("factors", "order") else boxes.shape[:2]
+        if column.shape != shape:
+            raise ValueError(f"draws.{name} must be {tuple(shape)}, got {tuple(column.shape)}")
+        rows[name] = column.to(types.get(name, torch.bool)).flatten(0, 1).contiguous().numpy()
+    if rows["order"].min() < 0 or rows["order"].max() >= len(OPERATIONS):
+        raise ValueError(f"draws.order must lie in 0 to {len(OPERATIONS) - 1}")
+    return kernel.Draws(**rows)
 
 
 def empty_views(count: int, size: int, channels_last: bool) -> Tensor:

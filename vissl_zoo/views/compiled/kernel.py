@@ -8,6 +8,7 @@ must: at contrast, which needs the mean of the whole view, and at blur, which ne
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,7 @@ class Scratch(NamedTuple):
         )
 
 
-def compile_render(sources: str) -> Callable[..., None]:
+def compile_render(sources: str, cache: bool = True) -> Callable[..., None]:
     """The compiled function; `sources` stands in its cache's key, where numba itself looks at one file alone."""
 
     def render(images, draws, views, size, radius, channels_last, normalise, scratch, counter):
@@ -144,7 +145,7 @@ def compile_render(sources: str) -> Callable[..., None]:
             view = take_next(following)
 
     try:
-        return njit(nogil=True, cache=True, **ARITHMETIC)(render)
+        return njit(nogil=True, cache=cache, **ARITHMETIC)(render)
     except RuntimeError:  # neither beside this file nor in the user's cache folder can anything be written
         return njit(nogil=True, **ARITHMETIC)(render)
 
@@ -177,7 +178,19 @@ render = compile_render(digest())
 
 
 def compile_now() -> None:
-    """Compile, or read from the cache, by a call that renders nothing."""
+    """Compile, or read from the cache, by a call that renders nothing; without a cache where that cannot be used."""
+    global render
+    try:
+        render_nothing()
+    except Exception as error:  # a damaged file, a full disk: whatever pickle and the system raise
+        render = compile_render(digest(), cache=False)
+        render_nothing()
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        warnings.warn(f"numba's cache of compiled code cannot be used ({reason})", stacklevel=2)
+
+
+def render_nothing() -> None:
+    """Call `render` with the types of every later call."""
     none = np.zeros((0, 4))
     no, order = np.zeros(0, bool), np.zeros((0, 4), np.int64)
     draws = Draws(none, no, no, none, order, no, no, np.zeros(0))
