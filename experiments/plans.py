@@ -123,8 +123,8 @@ def _choice(*flags: str) -> list[Experiment]:
         Experiment("simsiam", "simsiam_resnet18_cifar10", on, splits),
         Experiment("detached", recipe, on, splits),
         Experiment("beta", recipe, (*on, *BETA), splits),
-        Experiment("paper_0.003", recipe, (*on, *PAPER, "0.003"), splits),
-        Experiment("paper_0.001", recipe, (*on, *PAPER, "0.001"), splits),
+        Experiment("paper_3e-3", recipe, (*on, *PAPER, "0.003"), splits),
+        Experiment("paper_1e-3", recipe, (*on, *PAPER, "0.001"), splits),
         Experiment("detached_fastsiam", recipe, (*on, *FAST_SIAM), splits),
     ]
 
