@@ -51,7 +51,8 @@ RECIPES = (
         ),
         about="DINO on CIFAR-10 with the paper's temperatures, batch and shared teacher, at 64 pixels.",
         cost="about 200 epochs of ResNet-18 at 64 pixels; " + NOT_MEASURED,
-        expected=NOT_MEASURED,
+        expected="kNN top-1 0.34, AUROC of κ 0.56 after 12 epochs at 32 pixels, of CIFAR-10 as JPEG of quality 75; "
+        "200 epochs at 64 pixels: " + NOT_MEASURED,
     ),
     NamedRecipe(
         "dino_resnet18_imagenet100",
