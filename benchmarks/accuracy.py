@@ -79,7 +79,8 @@ def sets_of(options: AccuracyOptions) -> list[Set]:
     epochs = () if options.demo_epochs is None else ("--epochs", str(options.demo_epochs))
     if options.quick:
         epochs = ("--max-steps", "2")
-    sets = [Set("the demo", "shapes", 256 if options.quick else 0, epochs)]
+    demo = "the demo" if options.demo_epochs is None else f"{options.demo_epochs} epochs of the demo"
+    sets = [Set(demo, "shapes", 256 if options.quick else 0, epochs)]
     if options.data.path is not None:
         steps = ("--max-steps", "2") if options.quick else ("--epochs", str(options.epochs))
         images = 256 if options.quick else options.images

@@ -41,7 +41,7 @@ def test_verify(folder):
 
 
 def test_the_package_ships_what_its_table_says():
-    """The real table: every file is there, is the one that was shipped, is named after a row with it, and no other is."""
+    """The real table: every file is there, the one that was shipped, named after a row with it, and no other is."""
     rows = weights.shipped()
     for shipped in rows.values():
         shipped.verify()
