@@ -62,7 +62,9 @@ def _table(lines: list[dict[str, Any]]) -> str:
 def _ratio(line: dict[str, Any]) -> str:
     """What the target is held against: the difference with its unit, or else the ratio with its spread."""
     if line["difference"] is not None:
-        unit = line["details"].get("difference_unit")
+        unit, error = (line["details"].get(key) for key in ("difference_unit", "standard_error"))
+        if error is not None:
+            return f"{line['difference']:+.2f} ± {error:.2f} {unit}, {line['repeats']} seeds"
         return f"{line['difference']:+.2f} {unit}" if unit else "–"
     if line["ratio"] is None:
         return "–"

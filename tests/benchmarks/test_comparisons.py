@@ -1,5 +1,6 @@
 """The scripts do on both sides what they say: small, in this process, and with peers where they are installed."""
 
+import dataclasses
 import importlib.util
 import types
 
@@ -238,6 +239,18 @@ def test_accuracy_pairs_seeds_and_keeps_its_runs(load, accuracy, tmp_path, capsy
     assert (demo.ours, demo.peer, demo.difference) == pytest.approx((0.6, 0.59, 1.0))
     assert demo.reached
     assert demo.details["precision"] == ["bf16"]
+    assert demo.details["standard_error"] == pytest.approx(1 / 3**0.5)  # of 0, 1 and 2 points
     assert "no --data.path" in photos.reason
     seeds = [(command[2], command[command.index("--seed") + 1]) for command in commands]
     assert seeds == [(way, str(seed)) for seed in range(3) for way in ("batched", "pil")]
+
+
+def test_accuracy_makes_a_run_of_another_recipe_anew(load, accuracy, tmp_path, monkeypatch):
+    module, commands = accuracy
+    options = module.AccuracyOptions(output_dir=str(tmp_path))
+    demo = module.sets_of(options)[0]
+    assert module.run(demo, "batched", 0, options, begin=True)["top1"] == 0.6
+    earlier = module.parse
+    monkeypatch.setattr(module, "parse", lambda flags: dataclasses.replace(earlier(flags), lr=0.01))
+    assert module.run(demo, "batched", 0, options, begin=False) is None
+    assert len(commands) == 1

@@ -29,6 +29,7 @@ def lines(load, described):
         "target": target("≥", 20),
     }
     points = {"difference_unit": "points"}
+    seeds = {**points, "standard_error": 0.4567}
     curve = {"x": [1000, 100000], "y": [1.5, 150.0], "statement": "linear (slope +1.00)"}
     return [
         described("views: a", **good),
@@ -37,6 +38,7 @@ def lines(load, described):
         described(
             "accuracy: d", ours=0.66, peer=0.661, difference=-0.1, target=target("≥", -0.5), details=points
         ),
+        described("accuracy: f", ours=0.6, difference=-0.7, repeats=5, details=seeds),
         described("linear: e", "s", ours=1.0, peer=2.0, ratio=0.5),
         described("scaling: GiB against images", "GiB", details=curve),
     ]
@@ -51,6 +53,7 @@ def test_the_page_says_what_was_reached_and_what_was_not(load, lines, tmp_path):
     )
     assert rows["views: b"].endswith("| **no** |")
     assert "| -0.10 points | – | ≥ -0.5 | yes |" in rows["accuracy: d"]
+    assert "| -0.70 ± 0.46 points, 5 seeds | – | – | – |" in rows["accuracy: f"]
     assert rows["linear: e"].endswith("| 0.500 | – | – | – |")
     assert "views: c" not in rows
     assert "- views: c: kornia is not installed" in page
