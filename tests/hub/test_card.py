@@ -205,6 +205,9 @@ def test_a_note_stands_beside_the_figures():
     model = vissl_zoo.create_model("vi_simsiam", **SMALL)
     text = render_record(model, Record("VI-SimSiam", note="JPEG quality 75."), evaluation=EVALUATION)
     assert "10000 images. JPEG quality 75.\n" in text
+    body = text.split("---\n", 2)[2]
+    assert body.count("JPEG quality 75.") == 1
+    assert "- JPEG quality 75.\n" in render_record(model, Record("VI-SimSiam", note="JPEG quality 75."))
 
 
 def test_places():
