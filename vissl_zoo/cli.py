@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import docstring_parser
 import tyro
 
 from vissl_zoo.errors import UserError
@@ -32,6 +34,7 @@ def parse_flags(
     Raises:
         UserError: one line, for an unknown flag or a value that a flag cannot take.
     """
+    _join_lines_of_help(default)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -48,6 +51,26 @@ def parse_flags(
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} --help)") from None
     sys.stderr.write(said.getvalue())
     return options
+
+
+def _join_lines_of_help(options: Any) -> None:
+    """Give the fields of a dataclass, and of those in it, their docstrings as single paragraphs.
+
+    tyro itself keeps the line breaks of an indented docstring, and wraps those lines once more; what a field's
+    metadata say comes first.
+    """
+    texts = {
+        parameter.arg_name: " ".join(parameter.description.split())
+        for kind in reversed(type(options).__mro__)
+        if dataclasses.is_dataclass(kind)
+        for parameter in docstring_parser.parse_from_object(kind).params
+        if parameter.description
+    }
+    for field in dataclasses.fields(options):
+        if field.name in texts:
+            field.metadata = {**field.metadata, "help": texts[field.name]}
+        if dataclasses.is_dataclass(value := getattr(options, field.name)):
+            _join_lines_of_help(value)
 
 
 def _one_line(box: str) -> str:

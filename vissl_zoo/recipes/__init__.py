@@ -39,7 +39,9 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
     named = RECIPES[name]
     if named.recipe.output_dir is None:
         named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
-    others = "\n\n".join(RECIPES)
+    others = "\n".join(
+        f"- {other}: {RECIPES[other].about}" for other in RECIPES
+    )  # dashes keep the lines apart
     description = (
         f"{named.statement}\n\n`{prog} RECIPE --help` shows the values of another recipe:\n\n{others}"
     )
