@@ -49,7 +49,15 @@ def test_steps_11_to_30(train_main, small, tmp_path):
 def test_a_single_step_is_refused(train_main, small, tmp_path):
     outcome = train_main(*small, "--max-steps", "1", "--profile", "--no-report", "--output-dir", tmp_path)
     assert outcome.code == 2
-    assert outcome.err.splitlines()[-1] == "train.py: --profile needs at least 2 steps"
+    assert outcome.err.splitlines()[-1] == "train.py: --profile needs at least 2 steps, and there is 1"
+
+
+def test_a_finished_run_has_no_step_to_profile(train_main, small, tmp_path):
+    flags = (*small, "--max-steps", "2", "--no-report", "--output-dir", tmp_path)
+    assert train_main(*flags).code == 0
+    outcome = train_main(*flags, "--resume", "--profile")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].endswith("--profile needs at least 2 steps, and there is none left")
 
 
 def test_a_profile_that_is_refused_leaves_the_earlier_run(train_main, small, tmp_path):

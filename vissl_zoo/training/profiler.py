@@ -38,7 +38,7 @@ class Profiler:
         steps: optimizer steps that this try will do.
 
     Raises:
-        UserError: there is a single step to do, which would be all warm-up.
+        UserError: there are fewer than two steps to do.
     """
 
     def __init__(
@@ -124,9 +124,9 @@ class Profiler:
 
 
 def check_profile(recipe: Recipe, steps: int) -> None:
-    """Refuse to profile a single step, which would be all warm-up."""
-    if recipe.profile and steps == 1:
-        raise UserError("--profile needs at least 2 steps")
+    """Refuse to profile a single step, which would be all warm-up, or a run that is finished."""
+    if recipe.profile and steps < 2:
+        raise UserError(f"--profile needs at least 2 steps, and there {'is 1' if steps else 'is none left'}")
 
 
 def bare_step(
