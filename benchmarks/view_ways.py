@@ -19,6 +19,7 @@ from pictures import photos
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from vissl_zoo.speed import take_device
 from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD, ViewPipeline
 
 IMAGES = 512  # generated ones that the views are taken of
@@ -53,7 +54,7 @@ class ViewCase:
 
 def our_views(turns: Turns, case: ViewCase) -> None:
     """The views of `case` by `ViewPipeline`, a batch at a time on the device."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = take_device()
     pixels = case.on_device(device)
     pipeline = ViewPipeline(case.size, low=case.low, low_size=case.low_size)
     sizes = torch.tensor(pixels.shape[2:]).repeat(case.batch, 1)
@@ -63,7 +64,7 @@ def our_views(turns: Turns, case: ViewCase) -> None:
         nonlocal step
         step += 1
         chosen = torch.randint(len(pixels), (case.batch,), device=device)
-        case.check(pipeline(pixels[chosen], sizes, step))
+        case.check(pipeline(pixels.index_select(0, chosen), sizes, step))
         return case.batch
 
     turns.ready()
@@ -128,7 +129,7 @@ def kornia_views(turns: Turns, case: ViewCase) -> None:
             K.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD),
         )
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = take_device()
     pixels = case.on_device(device)
     ways = [(pipeline(case.size, (0.2, 1.0)), 2)]
     if case.low:
@@ -137,7 +138,7 @@ def kornia_views(turns: Turns, case: ViewCase) -> None:
     @torch.no_grad()
     def unit() -> int:
         chosen = torch.randint(len(pixels), (case.batch,), device=device)
-        x = pixels[chosen].float() / 255
+        x = pixels.index_select(0, chosen).float() / 255
         case.check([way(x) for way, times in ways for _ in range(times)])
         return case.batch
 

@@ -78,7 +78,8 @@ class HeldStore(ImageStore):
         sizes = self._sizes[slots]
         if self._pixels.device.type == "cuda":  # else the host would wait for the device at every batch
             slots = slots.pin_memory().to(self._pixels.device, non_blocking=True)
-        images = self._pixels[slots.to(self._pixels.device)]
+        # Not self._pixels[slots], which copies byte by byte on a CPU: a tenth to a twentieth of the speed.
+        images = self._pixels.index_select(0, slots.to(self._pixels.device))
         if self._device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory()
         return Batch(images, sizes, indices)

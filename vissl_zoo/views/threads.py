@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
 
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vissl_zoo.views.draws import OPERATIONS, ViewDraws
+from vissl_zoo.views.team import work_together
 
 CACHE_LINE = 16  # float32 numbers
 FEW = 4  # views for which another thread is not worth waking
@@ -41,12 +40,6 @@ def load_kernel() -> ModuleType | None:
     return kernel
 
 
-@lru_cache(maxsize=1)
-def helpers(number: int, process: int) -> ThreadPoolExecutor:
-    """Threads beside the caller's, the latest number alone. By process: a forked one does not have its parent's."""
-    return ThreadPoolExecutor(number, thread_name_prefix="views")
-
-
 def render_on_threads(
     kernel: ModuleType,
     images: Tensor,
@@ -60,8 +53,8 @@ def render_on_threads(
     """The V views of B canvases, (V * B, 3, size, size) float32; threads and the other views change nothing in a view.
 
     images (B, 3, H, W) uint8; boxes (V, B, 4) float64 in pixels of the canvas; `radius` of the blur's window in pixels;
-    normalise (2, 3), factor and summand. numba's own threads are not used: they do not survive a fork, and they would
-    run beside torch's.
+    normalise (2, 3), factor and summand. numba's own threads are not used: they would run beside torch's, which wait
+    in a loop (see `work_together`).
     """
     count = boxes.shape[0] * boxes.shape[1]
     out = empty_views(count, size, channels_last)
@@ -79,12 +72,10 @@ def render_on_threads(
         scratch = kernel.Scratch.of(*pixels.shape[2:], size, radius)
         kernel.render(pixels, rows, views, size, radius, channels_last, numbers, scratch, counter)
 
-    threads = min(torch.get_num_threads(), -(-count // FEW))
-    pool = helpers(torch.get_num_threads(), os.getpid()) if threads > 1 else None
-    waiting = [pool.submit(work) for _ in range(threads - 1)] if pool else []
-    work()
-    for other in waiting:
-        other.result()
+    if count > FEW:
+        work_together(work)
+    else:
+        work()
     return out
 
 
