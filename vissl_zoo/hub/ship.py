@@ -33,7 +33,7 @@ from vissl_zoo.hub.record import find_export, read_config, read_evaluation, read
 from vissl_zoo.models import METHODS, backbone_of, entrypoints
 
 LARGEST = 40_000_000
-"""Bytes of one file; PyPI takes 100 MB for all of a package."""
+"""Bytes of one file."""
 
 EMBEDDING_TOLERANCE = 5e-3
 """‖y16 - y‖ / ‖y‖ of each image's embedding: a rounding to 11 bits is off by 5e-4 at most, and layers add up."""
