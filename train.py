@@ -266,7 +266,11 @@ def open_table(recipe: Recipe, processes: PartialState) -> ImageTable | None:
     with processes.main_process_first():  # it fills the cache that the others read
         table = open_images(data.path, split=data.split, **columns)
         if recipe.report and data.eval_split is not None:
-            open_images(data.path, split=data.eval_split, **columns)
+            measured = open_images(data.path, split=data.eval_split, **columns)
+            if measured.split != table.split and (shared := table.shared_with(measured)):
+                raise UserError(
+                    f"{shared} images of --data.eval-split {measured.split} are also trained on, in {table.split}"
+                )
     Plan.of(recipe, len(table), processes.num_processes)
     return table
 

@@ -34,6 +34,7 @@ WRONG = {  # what is typed -> what the line must name
     "--data.label-column ambiguity": '"ambiguity"',
     "--data.split x": 'no split "x"',
     "--data.eval-split x --report": 'no split "x"',
+    "--data.split train[:90] --data.eval-split train[80:] --report": "10 images of --data.eval-split train[80:]",
     "--model nope": "--model nope",
     "--model vi_simsiam_nope": "vi_simsiam_nope",
     "--model resnet18": "not a model of vi_simsiam",

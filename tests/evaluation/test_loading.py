@@ -75,3 +75,16 @@ def test_measuring_on_the_split_to_learn_from_is_said(shapes_folder, caplog):
     caplog.clear()
     assert open_tables(str(shapes_folder))[0] is not None
     assert not caplog.text
+
+
+def test_parts_of_a_split_are_learnt_from_and_measured_on(shapes_folder):
+    from vissl_zoo.errors import UserError
+    from vissl_zoo.evaluation.loading import open_tables
+
+    train, test = open_tables(str(shapes_folder), train_split="train[:90%]", split="train[90%:]")
+    assert (len(train), len(test)) == (108, 12)
+    for learnt, measured, shared in (("train", "train[90%:]", 12), ("train[:60]", "train[50:70]", 10)):
+        with pytest.raises(UserError, match=f"{shared} images of --data.split .* also among those to learn"):
+            open_tables(str(shapes_folder), train_split=learnt, split=measured)
+    with pytest.raises(UserError, match="has no split 'trian"):
+        open_tables(str(shapes_folder), train_split="trian[:60]", split="train[60:]")

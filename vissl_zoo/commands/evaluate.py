@@ -24,9 +24,9 @@ class Data:
     path: str = "shapes"
     """A Hub data set (org/name), a folder of images, parquet files or a folder of them, or `shapes`."""
     train_split: str = "train"
-    """The split that classifiers learn from."""
+    """The split that classifiers learn from, or a part of one, such as 'train[:90%]'."""
     split: str | None = None
-    """The split to measure on; by default `test` or `validation`, whichever exists."""
+    """The split to measure on, or a part of one; by default `test` or `validation`, whichever exists."""
     image_column: str | None = None
     """The column that holds the images; found by its type if not given."""
     label_column: str | None = None

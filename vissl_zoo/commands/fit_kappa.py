@@ -27,9 +27,9 @@ class Data:
     path: str = "shapes"
     """A folder of images, a Hub data set (org/name), parquet files or a folder of them, or `shapes`."""
     train_split: str = "train"
-    """The split to fit to."""
+    """The split to fit to, or a part of one, such as 'train[:90%]'."""
     split: str | None = None
-    """The split to measure on; by default `test` or `validation`, whichever exists."""
+    """The split to measure on, or a part of one; by default `test` or `validation`, whichever exists."""
     image_column: str | None = None
     """The column that holds the images; found by its type if not given."""
     label_column: str | None = None

@@ -4,6 +4,7 @@ from vissl_zoo.data.base import Batch, ImageStore
 from vissl_zoo.data.cache import cache_folder
 from vissl_zoo.data.canvas import canvas_size
 from vissl_zoo.data.decode import BadImage, to_rgb
+from vissl_zoo.data.slices import split_name
 from vissl_zoo.data.store import open_store
 from vissl_zoo.data.stream import ImageStream, open_stream
 from vissl_zoo.data.table import ImageTable, available_splits, open_images
@@ -20,5 +21,6 @@ __all__ = [
     "open_images",
     "open_store",
     "open_stream",
+    "split_name",
     "to_rgb",
 ]

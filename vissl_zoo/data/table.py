@@ -65,6 +65,7 @@ class ImageTable:
 
     Attributes:
         path, split: what was opened.
+        span: the rows of the split that these are, a range.
         labels: int64 (N,), -1 where a row has no label; None when no row has one.
         class_names: the name of each label, or None when the labels are bare integers or None.
 
@@ -88,6 +89,7 @@ class ImageTable:
             dataset = dataset.cast_column(image_column, Image(decode=False))
         self._dataset, self._column = dataset, image_column
         self._images = dataset.select_columns([image_column])  # so that reading a row reads nothing else
+        self.span = range(len(self._images))
         self._root, self._fingerprint = source.root, source.fingerprint
 
     def __len__(self) -> int:
@@ -116,11 +118,19 @@ class ImageTable:
 
     def part(self, bounds: str) -> "ImageTable":
         """The table of a slice of the rows, such as "90%:", called train[90%:]; UserError when that is empty."""
-        chosen = self.select(sliced_rows(self.path, self.split, bounds, len(self)))
+        rows = sliced_rows(self.path, self.split, bounds, len(self))
+        chosen = self.select(rows)
+        chosen.span = self.span[rows[0] : rows[-1] + 1]
         chosen.split = f"{self.split}[{bounds}]"
         if chosen.labels is not None and (chosen.labels == -1).all():
             chosen.labels = chosen.class_names = None
         return chosen
+
+    def shared_with(self, other: "ImageTable") -> int:
+        """How many images of the same data set stand in both tables, told by the parts of the splits that they are."""
+        if (self.path, self._whole) != (other.path, other._whole):
+            return 0
+        return len(range(max(self.span.start, other.span.start), min(self.span.stop, other.span.stop)))
 
     def name(self, row: int) -> str:
         """What to call an image: its path relative to the data set where it has one, else "row 17"."""

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from vissl_zoo.data import ImageTable, available_splits, open_images
+from vissl_zoo.data import ImageTable, available_splits, open_images, split_name
 from vissl_zoo.errors import UserError
 from vissl_zoo.hub import load_heads
 from vissl_zoo.models import create_model
@@ -80,15 +80,16 @@ def open_tables(
 
     Args:
         path: as for `open_images`.
-        train_split: the split that classifiers learn from.
-        split: the split to measure on; by default `test` or `validation`, the first that has labels.
+        train_split: the split that classifiers learn from, or a part of it.
+        split: the split to measure on, or a part of one; by default `test` or `validation`, the first that has labels.
         columns: `image_column` and `label_column`, as for `open_images`.
 
     Raises:
-        UserError: as `open_images`.
+        UserError: as `open_images`; or images to measure on are among those to learn from.
     """
     splits = available_splits(path)
-    if train_split != "train" and train_split not in splits:
+    learnt, _ = split_name(path, train_split)
+    if train_split != "train" and learnt not in splits:
         raise UserError(f"{path} has no split {train_split!r} to learn from; it has {', '.join(splits)}")
     wanted = [split] if split else [s for s in TEST_SPLITS if s in splits and s != train_split]
     if not wanted:
@@ -102,6 +103,12 @@ def open_tables(
             test.split,
         )
         return None, test
-    if train_split not in splits:
+    if learnt not in splits:
         return None, test
-    return open_images(path, split=train_split, **columns), test
+    train = open_images(path, split=train_split, **columns)
+    if shared := train.shared_with(test):
+        raise UserError(
+            f"{path}: {shared} images of --data.split {test.split} are also among those to learn from, {train.split}; "
+            "say which others with --data.train-split, such as 'train[:90%]' beside 'train[90%:]'"
+        )
+    return train, test
