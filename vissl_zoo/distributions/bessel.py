@@ -51,8 +51,8 @@ def log_bessel(x: Tensor, order: float) -> Tensor:
     """
     orders = _orders(x, order)
     value = _log_bessel_at_large_order(x, orders[0])
-    ratios = _ratios_over_x(x, orders) if len(orders) > 1 else []
-    for upper, ratio in zip(orders[:-1], ratios, strict=False):
+    ratios = _ratios_over_x(x, orders)[:-1] if len(orders) > 1 else []
+    for upper, ratio in zip(orders[:-1], ratios, strict=True):
         value = value + torch.log1p(x.square() * ratio / (2 * upper))
     return value
 

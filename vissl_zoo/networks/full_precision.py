@@ -17,9 +17,15 @@ def autocast_disabled(device_type: str) -> contextlib.AbstractContextManager:
 
     A device that has no autocast at all (meta) gets a context that does nothing.
     """
-    if torch.amp.is_autocast_available(device_type):
+    if _has_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
+
+
+@torch.compiler.assume_constant_result
+def _has_autocast(device_type: str) -> bool:
+    """Into what this asks torch.compile of torch 2.6 to 2.8 cannot look, and need not."""
+    return torch.amp.is_autocast_available(device_type)
 
 
 class FullPrecisionMLP(nn.Module):
