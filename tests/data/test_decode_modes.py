@@ -29,7 +29,10 @@ RAMP_8 = [0, 0, 1, 1, 127, 128, 254, 255]
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
 def test_16_bit_files_are_scaled_not_clipped(encode, file_format):
-    encoded = encode(np.array([RAMP_16], dtype=np.uint16), file_format)
+    if file_format == "PPM":  # by hand: Pillow 10 does not write it
+        encoded = b"P5 8 1 65535\n" + np.array(RAMP_16, dtype=">u2").tobytes()
+    else:
+        encoded = encode(np.array([RAMP_16], dtype=np.uint16), file_format)
     assert grey(decode(encoded)[0]) == RAMP_8
 
 

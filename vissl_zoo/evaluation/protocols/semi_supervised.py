@@ -123,7 +123,10 @@ def with_classifier(evaluation: Evaluation, classes: int, *, scratch: bool) -> n
         if scratch:
             # Built anew by timm: resetting the layers one by one would give torch's initial weights and not timm's,
             # and would leave tokens and positions of a transformer as they were trained.
-            known = getattr(source, "_model_args", {})  # not in timm's older models
+            known = getattr(source, "_model_args", None)
+            if known is None:  # older versions of timm do not keep them: of a transformer, its size matters
+                img_size = getattr(getattr(source, "patch_embed", None), "img_size", None)
+                known = {} if img_size is None else {"img_size": img_size}
             arguments = {k: v for k, v in known.items() if k not in ("num_classes", "kappa_head")}
             model = timm.create_model(source.pretrained_cfg["architecture"], num_classes=classes, **arguments)
         else:
