@@ -90,7 +90,12 @@ RECIPES = (
             data=CIFAR10,
             views=CIFAR10_VIEWS,
             image_size=64,
-            lr=0.2,
+            batch_size=128,  # with these as the recipe above
+            lr=0.1,
+            lr_batch_size=128,
+            weight_decay=3e-4,
+            warmup_epochs=1,
+            constant_predictor_lr=True,
         ),
         about="VI-SimSiam with each term weighted by κ^-β (β = 1): the trunk hears κ at SimSiam's gradient scale.",
         cost="about 200 epochs of ResNet-18 at 64 pixels; " + NOT_MEASURED,
