@@ -105,19 +105,47 @@ def test_there_is_a_backbone_with_timms_own_batch_norm():
     assert any(isinstance(m, BatchNormAct2d) for m in model.modules())
 
 
+@pytest.fixture
+def twins(converted, monkeypatch):
+    """twins(layer) -> it, in a world of two whose other process has the same half of every batch."""
+
+    def all_gather(parts, own):
+        for part in parts:
+            part.copy_(own)
+
+    def twins(layer):
+        layer = converted(layer)
+        monkeypatch.setattr(normalization, "world_size", lambda: 2)
+        monkeypatch.setattr(normalization.dist, "all_gather", all_gather)
+        monkeypatch.setattr(normalization.dist, "all_reduce", lambda sums: sums.mul_(2))
+        return layer
+
+    return twins
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_normalised_in_float32(converted, monkeypatch, dtype):
-    """Two processes with equal halves: the sums double, the statistics are those of one half."""
-    monkeypatch.setattr(normalization, "all_reduce_sum", lambda x: 2 * x)
-    x = (300 + torch.randn(64, 3, 4, 4)).to(dtype)
-    layer = converted(nn.BatchNorm2d(3))
-    monkeypatch.setattr(normalization, "world_size", lambda: 2)
+def test_half_precision_is_normalised_in_float32(twins, dtype, channels_last):
+    """Two processes with equal halves have the statistics and the gradients of one half."""
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    x = (300 + 4 * torch.randn(64, 3, 4, 4)).to(dtype).to(memory_format=order).requires_grad_()
+    weight = torch.randn(64, 3, 4, 4).to(dtype)
+    layer, alone = twins(nn.BatchNorm2d(3)), nn.BatchNorm2d(3)
+    for norm in (layer, alone):
+        norm.weight.data = torch.tensor([0.5, 1.0, 3.0])
     out = layer(x)
     assert out.dtype == dtype
-    expected = nn.BatchNorm2d(3)(x.float())
-    assert (out.float() - expected).abs().max() < 0.02
+    wide = x.detach().float().requires_grad_()
+    expected = alone(wide)
+    assert (out.float() - expected).abs().max() < 0.005 * expected.abs().max()
     assert layer.running_mean.dtype == torch.float32
-    torch.testing.assert_close(layer.running_mean, 0.1 * x.float().mean((0, 2, 3)))
+    torch.testing.assert_close(layer.running_mean, 0.1 * x.detach().float().mean((0, 2, 3)))
+    out.backward(weight)
+    expected.backward(weight.float())
+    assert x.grad.dtype == dtype
+    assert (x.grad.float() - wide.grad).abs().max() < 0.01 * wide.grad.abs().max()
+    torch.testing.assert_close(layer.weight.grad, alone.weight.grad, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(layer.bias.grad, alone.bias.grad, rtol=1e-3, atol=1e-2)
 
 
 def test_a_wrong_shape_is_refused_as_torch_does(converted, monkeypatch):
