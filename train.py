@@ -37,7 +37,7 @@ from vissl_zoo.data import (
 )
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.features import PHOTO_CROP
-from vissl_zoo.evaluation.report import write_report
+from vissl_zoo.evaluation.report import open_measured, write_report
 from vissl_zoo.hub import export_model, render_card
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
@@ -254,7 +254,7 @@ def a_size(table: ImageTable) -> tuple[int, int]:
 
 
 def open_table(recipe: Recipe, processes: PartialState) -> ImageTable | None:
-    """Open the training images, none decoded yet; a batch too large or a missing report split is refused here.
+    """Open the training images, none decoded yet; a batch too large or an unfit report split is refused here.
 
     None for a stream: it has no rows to name, and to report on it would be to download it.
     """
@@ -265,12 +265,8 @@ def open_table(recipe: Recipe, processes: PartialState) -> ImageTable | None:
     columns = {"image_column": data.image_column, "label_column": data.label_column}
     with processes.main_process_first():  # it fills the cache that the others read
         table = open_images(data.path, split=data.split, **columns)
-        if recipe.report and data.eval_split is not None:
-            measured = open_images(data.path, split=data.eval_split, **columns)
-            if measured.split != table.split and (shared := table.shared_with(measured)):
-                raise UserError(
-                    f"{shared} images of --data.eval-split {measured.split} are also trained on, in {table.split}"
-                )
+        if recipe.report:
+            open_measured(table, data.eval_split, **columns)
     Plan.of(recipe, len(table), processes.num_processes)
     return table
 

@@ -12,6 +12,7 @@ made again, and one that was interrupted goes on where it was.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -125,7 +126,7 @@ def run(data: Set, way: str, seed: int, options: AccuracyOptions, *, begin: bool
     if not begin:
         return None
     if kept is not None:  # of another recipe: to be made anew
-        done.unlink()
+        shutil.rmtree(folder)
     say(f"accuracy: {data.name}, {way}, seed {seed}")
     resume = ("--resume",) if kept is None and any((folder / "checkpoints").glob("*")) else ()
     command = [sys.executable, str(PLAIN), way, str(data.images), *flags, "--no-report"]

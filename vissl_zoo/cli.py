@@ -7,6 +7,7 @@ import dataclasses
 import io
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import docstring_parser
@@ -34,7 +35,8 @@ def parse_flags(
     Raises:
         UserError: one line, for an unknown flag or a value that a flag cannot take.
     """
-    _join_lines_of_help(default)
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        _join_lines_of_help(default)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -54,23 +56,29 @@ def parse_flags(
 
 
 def _join_lines_of_help(options: Any) -> None:
-    """Give the fields of a dataclass, and of those in it, their docstrings as single paragraphs.
+    """Give the fields of a dataclass, and of those in it, their docstrings with each paragraph in one line.
 
-    tyro itself keeps the line breaks of an indented docstring, and wraps those lines once more; what a field's
-    metadata say comes first.
+    tyro itself keeps the line breaks of an indented docstring, and wraps those lines once more. It looks into a field's
+    metadata first: what stands there already stays.
     """
-    texts = {
-        parameter.arg_name: " ".join(parameter.description.split())
-        for kind in reversed(type(options).__mro__)
-        if dataclasses.is_dataclass(kind)
-        for parameter in docstring_parser.parse_from_object(kind).params
-        if parameter.description
-    }
     for field in dataclasses.fields(options):
-        if field.name in texts:
-            field.metadata = {**field.metadata, "help": texts[field.name]}
+        text = _docstrings(type(options)).get(field.name)
+        if text and "help" not in field.metadata:
+            paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+            field.metadata = {**field.metadata, "help": "\n\n".join(paragraphs)}
         if dataclasses.is_dataclass(value := getattr(options, field.name)):
             _join_lines_of_help(value)
+
+
+@lru_cache
+def _docstrings(kind: type) -> dict[str, str]:
+    """The docstring of each field of a dataclass, its own or inherited; none where there is no source to read."""
+    found = {}
+    for parent in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        with contextlib.suppress(OSError, TypeError):
+            parameters = docstring_parser.parse_from_object(parent).params
+            found |= {p.arg_name: p.description for p in parameters if p.description}
+    return found
 
 
 def _one_line(box: str) -> str:

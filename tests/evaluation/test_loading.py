@@ -77,7 +77,7 @@ def test_measuring_on_the_split_to_learn_from_is_said(shapes_folder, caplog):
     assert not caplog.text
 
 
-def test_parts_of_a_split_are_learnt_from_and_measured_on(shapes_folder):
+def test_parts_of_a_split_are_learnt_from_and_measured_on(shapes_folder, caplog):
     from vissl_zoo.errors import UserError
     from vissl_zoo.evaluation.loading import open_tables
 
@@ -86,5 +86,21 @@ def test_parts_of_a_split_are_learnt_from_and_measured_on(shapes_folder):
     for learnt, measured, shared in (("train", "train[90%:]", 12), ("train[:60]", "train[50:70]", 10)):
         with pytest.raises(UserError, match=f"{shared} images of --data.split .* also among those to learn"):
             open_tables(str(shapes_folder), train_split=learnt, split=measured)
-    with pytest.raises(UserError, match="has no split 'trian"):
+    with pytest.raises(UserError, match="trian"):
         open_tables(str(shapes_folder), train_split="trian[:60]", split="train[60:]")
+    assert not caplog.text
+    assert open_tables(str(shapes_folder), train_split="train[:]", split="train")[0] is None
+    assert "also the split to learn from" in caplog.text
+
+
+def test_the_default_to_measure_on_is_not_the_split_to_learn_from(tmp_path, shapes_folder):
+    from vissl_zoo.errors import UserError
+    from vissl_zoo.evaluation.loading import open_tables
+
+    (tmp_path / "val.parquet").symlink_to(shapes_folder / "train.parquet")
+    (tmp_path / "test.parquet").symlink_to(shapes_folder / "test.parquet")
+    train, test = open_tables(str(tmp_path), train_split="val[:50%]")
+    assert (train.split, test.split) == ("validation[:50%]", "test")
+    (tmp_path / "test.parquet").unlink()
+    with pytest.raises(UserError, match="there is no split to measure on"):
+        open_tables(str(tmp_path), train_split="val[:50%]")

@@ -8,7 +8,7 @@ import pytest
 
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.report import choose_images, write_report
+from vissl_zoo.evaluation.report import choose_images, open_measured, write_report
 
 HISTORY = [
     {
@@ -127,6 +127,18 @@ def test_a_validation_split_serves_and_a_given_one_wins(write_split, noise, data
     assert len(choose_images(table, "val", (None, None), 100, 16, 0).scored) == 6
     with pytest.raises(UserError, match='no split "nope"'):
         choose_images(table, "nope", (None, None), 100, 16, 0)
+
+
+def test_no_image_that_is_trained_on_is_measured_on(shapes_folder):
+    whole = open_images(str(shapes_folder), split="test")
+    part = open_images(str(shapes_folder), split="test[:50%]")
+    assert open_measured(whole, None) is None  # `test` is trained on, and `train` is none to measure on
+    assert open_measured(part, None) is None
+    assert open_measured(part, "test[50%:]").split == "test[50%:]"
+    assert open_measured(part, "test[:50%]") is None
+    assert open_measured(part, "train").split == "train"
+    with pytest.raises(UserError, match=r"10 images of --data.eval-split test\[25%:\] are also trained on"):
+        open_measured(part, "test[25%:]")
 
 
 def test_the_limit_draws_a_sample_in_order(write_split, noise, data):

@@ -65,7 +65,8 @@ class ImageTable:
 
     Attributes:
         path, split: what was opened.
-        span: the rows of the split that these are, a range.
+        whole: the split of which it may be a part.
+        rows: int64 (N,), which of the split's these are.
         labels: int64 (N,), -1 where a row has no label; None when no row has one.
         class_names: the name of each label, or None when the labels are bare integers or None.
 
@@ -82,14 +83,14 @@ class ImageTable:
         class_names: list[str] | None,
     ):
         self.path, self.split = source.path, split
-        self._whole = split  # of which a part may have been taken
+        self.whole = split
         self.labels, self.class_names = labels, class_names
         # Undecoded: one corrupt image must cost that row and not the table.
         if isinstance(dataset.features[image_column], Image):
             dataset = dataset.cast_column(image_column, Image(decode=False))
         self._dataset, self._column = dataset, image_column
         self._images = dataset.select_columns([image_column])  # so that reading a row reads nothing else
-        self.span = range(len(self._images))
+        self.rows = np.arange(len(self._images))
         self._root, self._fingerprint = source.root, source.fingerprint
 
     def __len__(self) -> int:
@@ -103,7 +104,7 @@ class ImageTable:
     def fingerprint(self) -> str:
         """A name for these images, equal as long as the data are: of files, their names, sizes and
         times, and some of what a few of them hold."""
-        return f"{self._fingerprint(self._whole, self._dataset)}-{self._column}"
+        return f"{self._fingerprint(self.whole, self._dataset)}-{self._column}"
 
     def select(self, rows: np.ndarray) -> "ImageTable":
         """The table of some rows (M,) int64, in their order, numbered 0 … M - 1; nothing is copied."""
@@ -112,25 +113,29 @@ class ImageTable:
         chosen.__dict__.pop("fingerprint", None)
         chosen._dataset, chosen._images = self._dataset.select(rows), self._images.select(rows)
         chosen.labels = None if self.labels is None else self.labels[rows]
+        chosen.rows = self.rows[rows]
         which = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
         chosen._fingerprint = partial(_selected_fingerprint, self._fingerprint, self._dataset, which)
         return chosen
 
     def part(self, bounds: str) -> "ImageTable":
         """The table of a slice of the rows, such as "90%:", called train[90%:]; UserError when that is empty."""
-        rows = sliced_rows(self.path, self.split, bounds, len(self))
-        chosen = self.select(rows)
-        chosen.span = self.span[rows[0] : rows[-1] + 1]
+        chosen = self.select(sliced_rows(self.path, self.split, bounds, len(self)))
         chosen.split = f"{self.split}[{bounds}]"
         if chosen.labels is not None and (chosen.labels == -1).all():
             chosen.labels = chosen.class_names = None
         return chosen
 
+    def is_same_as(self, other: "ImageTable") -> bool:
+        """Whether both are the same images of one data set, in the same order."""
+        same = (self.path, self.whole) == (other.path, other.whole)
+        return same and np.array_equal(self.rows, other.rows)
+
     def shared_with(self, other: "ImageTable") -> int:
-        """How many images of the same data set stand in both tables, told by the parts of the splits that they are."""
-        if (self.path, self._whole) != (other.path, other._whole):
+        """How many images of one data set stand in both tables."""
+        if (self.path, self.whole) != (other.path, other.whole):
             return 0
-        return len(range(max(self.span.start, other.span.start), min(self.span.stop, other.span.stop)))
+        return len(np.intersect1d(self.rows, other.rows))
 
     def name(self, row: int) -> str:
         """What to call an image: its path relative to the data set where it has one, else "row 17"."""

@@ -87,28 +87,34 @@ def open_tables(
     Raises:
         UserError: as `open_images`; or images to measure on are among those to learn from.
     """
-    splits = available_splits(path)
-    learnt, _ = split_name(path, train_split)
-    if train_split != "train" and learnt not in splits:
-        raise UserError(f"{path} has no split {train_split!r} to learn from; it has {', '.join(splits)}")
-    wanted = [split] if split else [s for s in TEST_SPLITS if s in splits and s != train_split]
+    splits, (_, bounds) = available_splits(path), split_name(path, train_split)
+    train = None
+    if train_split != "train" or "train" in splits:
+        train = open_images(path, split=train_split, **columns)
+    wanted = (
+        [split] if split else [s for s in TEST_SPLITS if s in splits and (train is None or s != train.whole)]
+    )
+    if not wanted and bounds:
+        raise UserError(
+            f"{path}: beside {train.split} there is no split to measure on; say what with --data.split, such as the "
+            "rest: 'train[90%:]' beside 'train[:90%]'"
+        )
     if not wanted:
-        return None, open_images(path, split=train_split, **columns)
+        return None, train or open_images(path, split=train_split, **columns)
     tables = [open_images(path, split=s, **columns) for s in wanted]
     # A test split without labels, as challenges have, gives way to a validation split that has them.
     test = next((table for table in tables if table.labels is not None), tables[0])
-    if train_split == test.split:
+    if train is None:
+        return None, test
+    if test.is_same_as(train):
         _logger.warning(
             "--data.split %s is also the split to learn from: what needs training images is left out",
             test.split,
         )
         return None, test
-    if learnt not in splits:
-        return None, test
-    train = open_images(path, split=train_split, **columns)
     if shared := train.shared_with(test):
         raise UserError(
-            f"{path}: {shared} images of --data.split {test.split} are also among those to learn from, {train.split}; "
-            "say which others with --data.train-split, such as 'train[:90%]' beside 'train[90%:]'"
+            f"{path}: {shared} images of --data.split {test.split} are also among those to learn from, "
+            f"--data.train-split {train.split}; name parts that share none, such as 'train[:90%]' and 'train[90%:]'"
         )
     return train, test

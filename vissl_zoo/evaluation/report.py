@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from vissl_zoo.data import BadImage, ImageStore, ImageTable, available_splits, open_images, open_store
+from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.features import Features, extract
 from vissl_zoo.evaluation.knn import FEWEST, knn
@@ -123,6 +124,30 @@ def write_report(
     return report
 
 
+def open_measured(table: ImageTable, split: str | None, **columns: str | None) -> ImageTable | None:
+    """The images that a report measures on; None where the training images have to do.
+
+    Args:
+        table: the training images.
+        split: which images; by default `test` or `validation`, if training does not take them.
+        columns: `image_column` and `label_column`, as for `open_images`.
+
+    Raises:
+        UserError: as `open_images`; or some of the images are trained on.
+    """
+    if split is None:
+        others = [s for s in available_splits(table.path) if s != table.whole]
+        split = next((s for s in TEST_SPLITS if s in others), None)
+    measured = None if split is None else open_images(table.path, split=split, **columns)
+    if measured is None or measured.is_same_as(table):
+        return None
+    if shared := measured.shared_with(table):
+        raise UserError(
+            f"{shared} images of --data.eval-split {measured.split} are also trained on, in {table.split}"
+        )
+    return measured
+
+
 def choose_images(
     table: ImageTable,
     split: str | None,
@@ -141,11 +166,8 @@ def choose_images(
     """
     rng = np.random.default_rng(seed)
     columns = {"image_column": columns[0], "label_column": columns[1]}
-    if split is None:
-        others = [s for s in available_splits(table.path) if s != table.split]
-        split = next((s for s in TEST_SPLITS if s in others), None)
-    scored_table = None if split is None else open_images(table.path, split=split, **columns)
-    if scored_table is not None and scored_table.split != table.split:
+    scored_table = open_measured(table, split, **columns)
+    if scored_table is not None:
         scored_rows, bank_rows = rng.permutation(len(scored_table)), rng.permutation(len(table))
         about = f"the split {scored_table.split!r} of {table.path}"
     elif table.labels is None:  # no bank is needed, and a small folder is shown whole

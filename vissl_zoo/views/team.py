@@ -3,60 +3,61 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
-_MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_MEMBER = ctypes.CFUNCTYPE(None)  # it is called with an address, and takes no notice of it
 _PROCESS = os.getpid()
 
 
-def work_together(work: Callable[[], None]) -> None:
-    """Call `work` in as many threads as torch has, this one among them; returns, or raises, when all are done.
+def work_together(work: Callable[[], None], threads: int) -> None:
+    """Call `work` in `torch.get_num_threads()` threads at once, this one among them; returns when all are done.
 
     torch's OpenMP threads do not sleep when torch has nothing for them: for a millisecond they wait in a loop, ready
     for its next operation. Threads beside them got half of a core each, and two took as long as one. So the work is
     given to those very threads, by GNU OpenMP's own entry point, where torch brings that library (on Linux). They do
-    not survive a fork: a forked process, like other systems, has a pool of Python's.
+    not survive a fork: a forked process, like other systems, has a pool of Python's. On cores that another process
+    keeps busy a pool is faster, as one thread is faster still.
+
+    Args:
+        work: compiled code and no Python, and it raises nothing: Python would lose an exception, and would run the
+            handler of a signal there, the KeyboardInterrupt of which would be lost, too.
+        threads: as many as torch has. (GNU OpenMP ends those that a smaller team has no use for.)
     """
-    threads = torch.get_num_threads()  # always all: GNU OpenMP ends those that a smaller team has no use for
-    if threads < 2:
+    start = None if is_forked() else torch_team()
+    if start is not None:
+        start(_MEMBER(work), None, threads, 0)
+        return
+    pool = helpers(threads - 1, os.getpid())
+    waiting = [pool.submit(work) for _ in range(threads - 1)]
+    try:
         work()
-    elif (start := torch_team()) is not None and os.getpid() == _PROCESS:
-        failures: list[BaseException] = []
+    finally:
+        wait(waiting)
 
-        def member(_: Any) -> None:
-            try:
-                work()
-            except BaseException as failure:  # ctypes would print and forget it
-                failures.append(failure)
 
-        start(_MEMBER(member), None, threads, 0)
-        if failures:
-            raise failures[0]
-    else:
-        pool = helpers(threads - 1, os.getpid())
-        waiting = [pool.submit(work) for _ in range(threads - 1)]
-        try:
-            work()
-        finally:
-            wait(waiting)
-        for other in waiting:
-            other.result()
+def is_forked() -> bool:
+    """Whether threads that the parent had may be missing; of an `os.fork` before this import nothing is known."""
+    child = multiprocessing.parent_process() is not None
+    return os.getpid() != _PROCESS or (
+        child and multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+    )
 
 
 @lru_cache(maxsize=1)
 def torch_team() -> Callable[..., None] | None:
-    """`GOMP_parallel(function, argument, threads, flags)` of the library that torch has loaded; None without one."""
-    for file in sorted(Path(torch.__file__).parent.glob("lib/libgomp*")):
+    """`GOMP_parallel(function, argument, threads, flags)` of the library that torch computes with; None without one."""
+    own = sorted(Path(torch.__file__).parent.glob("lib/libgomp*"))
+    for library in (None, *own):  # what all see comes first for torch, too
         try:
-            start = ctypes.CDLL(str(file), mode=os.RTLD_NOLOAD).GOMP_parallel
-        except (OSError, AttributeError):  # it lies there, but torch has another one
+            start = ctypes.CDLL(library and str(library), mode=os.RTLD_NOLOAD).GOMP_parallel
+        except (OSError, AttributeError, TypeError):  # not loaded; no such call; no such system
             continue
         start.argtypes, start.restype = [_MEMBER, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
         return start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 
 import numpy as np
@@ -15,7 +15,7 @@ from vissl_zoo.views.draws import OPERATIONS, ViewDraws
 from vissl_zoo.views.team import work_together
 
 CACHE_LINE = 16  # float32 numbers
-FEW = 4  # views for which another thread is not worth waking
+WORTH_A_THREAD = 2**13  # pixels of views: 25 µs of work, where to wake a thread and hand it all takes 10
 
 
 @lru_cache
@@ -66,16 +66,24 @@ def render_on_threads(
     rows = draws_by_view(kernel, boxes, draws)
     radius = min(radius, size - 1)
     views = (out.permute(0, 2, 3, 1) if channels_last else out).view(-1).numpy()
-    numbers, pixels, counter = normalise.float().flatten().numpy(), images.numpy(), np.zeros(1, np.int64)
-
-    def work() -> None:
-        scratch = kernel.Scratch.of(*pixels.shape[2:], size, radius)
-        kernel.render(pixels, rows, views, size, radius, channels_last, numbers, scratch, counter)
-
-    if count > FEW:
-        work_together(work)
+    numbers, pixels, counters = (
+        normalise.float().flatten().numpy(),
+        images.numpy(),
+        np.zeros((2, 1), np.int64),
+    )
+    threads = torch.get_num_threads()
+    if count * size * size < threads * WORTH_A_THREAD:
+        threads = 1
+    scratch = kernel.Scratch.of(threads, *pixels.shape[2:], size, radius)
+    work = partial(
+        kernel.render, pixels, rows, views, size, radius, channels_last, numbers, scratch, *counters
+    )
+    if threads > 1:
+        work_together(work, threads)
     else:
         work()
+    if counters[1, 0] < count:  # Python itself failed in every thread, before the work began
+        raise RuntimeError("no thread could render the views")
     return out
 
 

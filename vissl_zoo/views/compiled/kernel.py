@@ -21,7 +21,7 @@ from vissl_zoo.views.compiled.colour import Jitter, choose_jitter, recolour, set
 from vissl_zoo.views.compiled.crop import Bands, Canvas, Taps, crop_view, fill_bands, fill_taps
 from vissl_zoo.views.compiled.deliver import COLOUR_PLANES, GRAY_PLANE, VIEW, Target, deliver
 from vissl_zoo.views.compiled.options import ARITHMETIC, inlined
-from vissl_zoo.views.compiled.simd import LANES, load, pointer, take_next
+from vissl_zoo.views.compiled.simd import LANES, advance, load, pointer, take_next
 
 
 class Draws(NamedTuple):
@@ -38,7 +38,7 @@ class Draws(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """One thread's memory. Arguments outlive the pointers to them, which arrays made inside might not."""
+    """Every thread's memory, by seats. Arguments outlive the pointers to them, which arrays made inside might not."""
 
     down: tuple[np.ndarray, np.ndarray, np.ndarray]  # the arrays of `Taps`
     across: tuple[np.ndarray, np.ndarray, np.ndarray]  # the arrays of `Taps`
@@ -53,7 +53,7 @@ class Scratch(NamedTuple):
     rows: np.ndarray
 
     @classmethod
-    def of(cls, height: int, width: int, size: int, radius: int) -> Scratch:
+    def of(cls, seats: int, height: int, width: int, size: int, radius: int) -> Scratch:
         """For views of `size` pixels from canvases of height × width, blurred over at most `radius` pixels."""
         blocks = -(-size // LANES)
         stride = blocks * LANES
@@ -61,10 +61,10 @@ class Scratch(NamedTuple):
         band = int((LANES - 1) * width / size) + wide
 
         def floats(*shape: int) -> np.ndarray:
-            return np.empty(shape, np.float32)
+            return np.empty((seats, *shape), np.float32)
 
         def places(length: int) -> np.ndarray:
-            return np.empty(length, np.int64)
+            return np.empty((seats, length), np.int64)
 
         return cls(
             (places(size), places(size), floats(size, tall)),
@@ -84,31 +84,31 @@ class Scratch(NamedTuple):
 def compile_render(sources: str, cache: bool = True) -> Callable[..., None]:
     """The compiled function; `sources` stands in its cache's key, where numba itself looks at one file alone."""
 
-    def render(images, draws, views, size, radius, channels_last, normalise, scratch, counter):
+    def render(images, draws, views, size, radius, channels_last, normalise, scratch, seats, counter):
         """Render views for as long as the counter, which all threads share, does not reach their number.
 
         images (B, 3, H, W) uint8, W >= 16; draws (N rows), view n of image n % B; views (N * 3 * size * size,)
-        float32; `radius` < size of the blur's window; normalise (6,) scale and shift; counter (1,) int64.
+        float32; `radius` < size of the blur's window; normalise (6,) scale and shift; seats, counter (1,) int64:
+        of the next thread's scratch and of the next view.
         """
         sources  # noqa: B018
+        seat = take_next(pointer(seats))
         batch, _, height, width = images.shape
         blocks = (size + LANES - 1) // LANES
         stride = blocks * LANES
         first, count, weights = scratch.down
-        down = Taps(size, weights.shape[1], pointer(first), pointer(count), pointer(weights))
+        down = Taps(size, weights.shape[2], own(first, seat), own(count, seat), own(weights, seat))
         first, count, weights = scratch.across
-        across = Taps(size, weights.shape[1], pointer(first), pointer(count), pointer(weights))
-        first, count, offset, band_weights = scratch.bands
-        bands = Bands(blocks, pointer(first), pointer(count), pointer(offset), pointer(band_weights))
+        across = Taps(size, weights.shape[2], own(first, seat), own(count, seat), own(weights, seat))
+        first, count, offset, weights = scratch.bands
+        bands = Bands(blocks, own(first, seat), own(count, seat), own(offset, seat), own(weights, seat))
         kind, numbers = scratch.jitter
-        jitter = Jitter(pointer(kind), pointer(numbers))
-        levels, span = pointer(scratch.levels), scratch.levels.shape[1]
-        canvas = Canvas(
-            pointer(images), height, width, levels, span, pointer(scratch.ring), pointer(scratch.slots)
-        )
-        planes, tail = pointer(scratch.planes), pointer(scratch.tail)
+        jitter = Jitter(own(kind, seat), own(numbers, seat))
+        levels, ring, slots = own(scratch.levels, seat), own(scratch.ring, seat), own(scratch.slots, seat)
+        canvas = Canvas(pointer(images), height, width, levels, scratch.levels.shape[2], ring, slots)
+        planes, tail = own(scratch.planes, seat), own(scratch.tail, seat)
         target = Target(pointer(views), planes, size, stride, radius, channels_last, pointer(normalise), tail)
-        taps, rows = pointer(scratch.taps), pointer(scratch.rows)
+        taps, rows = own(scratch.taps, seat), own(scratch.rows, seat)
         following = pointer(counter)
         view = take_next(following)
         while view < len(draws.flip):
@@ -141,13 +141,19 @@ def compile_render(sources: str, cache: bool = True) -> Callable[..., None]:
                 set_mean(jitter, contrast, gray_sum / (size * size))
                 resume(target, last, gray, view, jitter, contrast, operations)
             if window > 1:
-                blur_view(target, 1 if gray else 3, view, taps, window, rows, scratch.rows.shape[2])
+                blur_view(target, 1 if gray else 3, view, taps, window, rows, scratch.rows.shape[3])
             view = take_next(following)
 
     try:
         return njit(nogil=True, cache=cache, **ARITHMETIC)(render)
     except RuntimeError:  # neither beside this file nor in the user's cache folder can anything be written
         return njit(nogil=True, **ARITHMETIC)(render)
+
+
+@inlined
+def own(array, seat):
+    """Where the part of one seat begins."""
+    return advance(pointer(array), seat * (array.size // array.shape[0]))
 
 
 @inlined
@@ -195,5 +201,5 @@ def render_nothing() -> None:
     no, order = np.zeros(0, bool), np.zeros((0, 4), np.int64)
     draws = Draws(none, no, no, none, order, no, no, np.zeros(0))
     canvas, numbers = np.zeros((1, 3, LANES, LANES), np.uint8), np.zeros(6, np.float32)
-    scratch = Scratch.of(LANES, LANES, LANES, 1)
-    render(canvas, draws, numbers[:0], LANES, 1, True, numbers, scratch, np.zeros(1, np.int64))
+    scratch, counters = Scratch.of(1, LANES, LANES, LANES, 1), np.zeros((2, 1), np.int64)
+    render(canvas, draws, numbers[:0], LANES, 1, True, numbers, scratch, *counters)
