@@ -51,7 +51,9 @@ class AccuracyOptions(Options):
 
     data: Data = field(default_factory=Data)
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds, each trained both ways."""
+    """Seeds of the demo, each trained both ways."""
+    photo_seeds: tuple[int, ...] = tuple(range(8))
+    """Seeds of the photos: after so few epochs three have a standard error of a point."""
     demo_epochs: int | None = None
     """Epochs of the demo; by default its own."""
     epochs: int = 10
@@ -68,12 +70,13 @@ class AccuracyOptions(Options):
 
 @dataclass(frozen=True)
 class Set:
-    """A data set and how to train on it: train.py's flags, and how many of the images (0: all)."""
+    """A data set and how to train on it: train.py's flags, how many of the images (0: all), and the seeds."""
 
     name: str
     path: str
     images: int
     flags: tuple[str, ...]
+    seeds: tuple[int, ...]
 
 
 def sets_of(options: AccuracyOptions) -> list[Set]:
@@ -82,20 +85,20 @@ def sets_of(options: AccuracyOptions) -> list[Set]:
     if options.quick:
         epochs = ("--max-steps", "2")
     demo = "the demo" if options.demo_epochs is None else f"{options.demo_epochs} epochs of the demo"
-    sets = [Set(demo, "shapes", 256 if options.quick else 0, epochs)]
+    sets = [Set(demo, "shapes", 256 if options.quick else 0, epochs, options.seeds)]
     if options.data.path is not None:
         steps = ("--max-steps", "2") if options.quick else ("--epochs", str(options.epochs))
         images = 256 if options.quick else options.images
         name = f"{options.epochs} epochs of {images or 'all'} photos"
-        sets.append(Set(name, options.data.path, images, (*PHOTO_VIEWS, *steps)))
+        sets.append(Set(name, options.data.path, images, (*PHOTO_VIEWS, *steps), options.photo_seeds))
     return sets
 
 
 def measure(options: AccuracyOptions, report: Report) -> None:
     """Train and evaluate what is not there yet, then report every set that has finished pairs."""
     started = time.monotonic()
-    seeds = options.seeds[:1] if options.quick else options.seeds
     for data in sets_of(options):
+        seeds = data.seeds[:1] if options.quick else data.seeds
         found: dict[str, list[dict]] = {"batched": [], "pil": []}
         for seed in seeds:
             for way, results in found.items():

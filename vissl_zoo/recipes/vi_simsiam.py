@@ -98,8 +98,10 @@ RECIPES = (
             constant_predictor_lr=True,
         ),
         about="VI-SimSiam with each term weighted by κ^-β (β = 1): the trunk hears κ at SimSiam's gradient scale.",
-        cost="about 200 epochs of ResNet-18 at 64 pixels; " + NOT_MEASURED,
-        expected=NOT_MEASURED,
+        cost="44 minutes for 33 epochs at 32 pixels on one CPU core; 200 epochs at 64 pixels: "
+        + NOT_MEASURED,
+        expected="kNN top-1 0.58, AUROC of κ 0.64 after 33 epochs at 32 pixels, of CIFAR-10 as JPEG of quality 75; "
+        "200 epochs at 64 pixels: " + NOT_MEASURED,
     ),
     NamedRecipe(
         "vi_simsiam_paper_resnet18_cifar10",
