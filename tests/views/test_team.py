@@ -46,19 +46,19 @@ def test_the_team_is_torchs_own_and_not_for_a_forked_process(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.ones(10**6).add(1)  # starts torch's threads, if nothing has yet
-    running, seen, names = len(os.listdir("/proc/self/task")), [], []
-    team.work_together(lambda: seen.append(len(os.listdir("/proc/self/task"))), 2)
-    monkeypatch.setattr(team, "_PROCESS", os.getpid() + 1)
-    barrier = threading.Barrier(2)
+    running, found, barrier = {int(task) for task in os.listdir("/proc/self/task")}, [], threading.Barrier(2)
 
     def work():
         barrier.wait(PATIENCE)
-        names.append(threading.current_thread().name)
+        found.append((threading.get_native_id(), threading.current_thread().name))
 
     team.work_together(work, 2)
+    monkeypatch.setattr(team, "_PROCESS", os.getpid() + 1)
+    team.work_together(work, 2)
     torch.set_num_threads(before)
-    assert set(seen) == {running}  # no thread more
-    assert any(name.startswith("views") for name in names)
+    own, forked = found[:2], found[2:]
+    assert {thread for thread, _ in own} <= running  # no new one
+    assert any(name.startswith("views") for _, name in forked)
 
 
 class Interrupt(Exception):
