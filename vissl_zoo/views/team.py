@@ -44,10 +44,15 @@ def work_together(work: Callable[[], None], threads: int) -> None:
 
 def is_forked() -> bool:
     """Whether threads that the parent had may be missing; of an `os.fork` before this import nothing is known."""
-    child = multiprocessing.parent_process() is not None
-    return os.getpid() != _PROCESS or (
-        child and multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+    if os.getpid() != _PROCESS:
+        return True
+    by_name = getattr(
+        multiprocessing.context, "ForkProcess", ()
+    )  # of get_context("fork"), whatever the default is
+    by_default = multiprocessing.parent_process() is not None and (
+        multiprocessing.get_start_method(allow_none=True) in (None, "fork")
     )
+    return by_default or isinstance(multiprocessing.current_process(), by_name)
 
 
 @lru_cache(maxsize=1)
