@@ -6,7 +6,7 @@ import ctypes
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,10 +36,9 @@ def work_together(work: Callable[[], None], threads: int) -> None:
         return
     pool = helpers(threads - 1, os.getpid())
     waiting = [pool.submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        wait(waiting)
+    work()
+    for other in waiting:  # not `wait`, which keeps locks that it has taken when a signal interrupts it
+        other.result()
 
 
 def is_forked() -> bool:
