@@ -5,17 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import docstring_parser
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from vissl_zoo.errors import UserError
 
 T = TypeVar("T")
+ScoresFile = Annotated[
+    tyro.conf.Positional[str | None], tyro.conf.arg(metavar="SCORES", help_behavior_hint="")
+]
+
+_RULES = ConstructorRegistry()
 
 
 def parse_flags(
@@ -46,13 +55,41 @@ def parse_flags(
                 args=arguments,
                 prog=usage or prog,
                 description=description,
+                registry=_RULES,
             )
+    except BrokenPipeError:
+        leave_closed_stdout()
+        raise SystemExit(0) from None
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} --help)") from None
     sys.stderr.write(said.getvalue())
     return options
+
+
+def leave_closed_stdout() -> None:
+    """After a BrokenPipeError: `| head` has read enough, and nothing more can be said on stdout, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@_RULES.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """`X | None` reads as X in the help, where tyro has `{None}|X`; `None` may be typed all the same."""
+    kinds = get_args(info.type)
+    if get_origin(info.type) not in (Union, UnionType) or NoneType not in kinds:
+        return None
+    others = Union[tuple(kind for kind in kinds if kind is not NoneType)]  # noqa: UP007  (of a tuple)
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(others, info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec) or spec.nargs != 1:
+        return None  # tyro's own rule says what is wrong
+    return replace(
+        spec,
+        choices=spec.choices and (*spec.choices, "None"),
+        instance_from_str=lambda words: None if words == ["None"] else spec.instance_from_str(words),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+    )
 
 
 def _join_lines_of_help(options: Any) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import pkgutil
 import sys
 from types import ModuleType
 
+from vissl_zoo.cli import leave_closed_stdout
 from vissl_zoo.errors import UserError
 
 COMMANDS = tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__)))
@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vissl-zoo: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has read enough; nothing more can be said on stdout, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        leave_closed_stdout()
     return 0
 
 

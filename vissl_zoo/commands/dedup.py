@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 
-from vissl_zoo.cli import parse_flags
+from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.scoring.duplicates import Groups, find_duplicates, random_cosines
 from vissl_zoo.scoring.table import Scores, check_output, or_none, read_embeddings, read_scores, write_columns
@@ -23,7 +22,7 @@ FEW = 3  # groups that are printed also when they are written
 class Arguments:
     """What counts as a duplicate, and where the groups go."""
 
-    scores: tyro.conf.Positional[str | None] = None
+    scores: ScoresFile = None
     """The table that `score`, `select` or `filter` wrote."""
     embeddings: str | None = None
     """The .npy that `score --embeddings` wrote."""

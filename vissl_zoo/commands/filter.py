@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import tyro
 
-from vissl_zoo.cli import parse_flags
+from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.scoring.table import check_output, read_scores
 
@@ -19,7 +18,7 @@ LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 class Arguments:
     """How much is kept, and where the names go."""
 
-    scores: tyro.conf.Positional[str | None] = None
+    scores: ScoresFile = None
     """The table that `score`, `select` or `dedup` wrote."""
     keep: float = 0.95
     """The fraction of the images to keep, the most certain ones; images without a score are never kept. Uncertain

@@ -6,9 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
-from vissl_zoo.cli import parse_flags
+from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.scoring.duplicates import find_duplicates
 from vissl_zoo.scoring.page import GALLERY, Page, duplicate_groups, map_points
@@ -21,7 +19,7 @@ ABOUT = "one page about scored photos: galleries, κ, a map of the embedding, du
 class Arguments:
     """What the page shows, and where it goes."""
 
-    scores: tyro.conf.Positional[str | None] = None
+    scores: ScoresFile = None
     """The table that `score` wrote."""
     embeddings: str | None = None
     """The .npy that `score --embeddings` wrote; without it there is no map and nothing about duplicates."""

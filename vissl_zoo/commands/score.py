@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -24,13 +24,16 @@ ABOUT = "score photos: κ, uncertainty, embeddings, and a gallery to look at"
 TABLES = (".parquet", ".csv", ".jsonl")
 ENDS = 5  # most and least certain images that the summary names
 Format = Literal["fiftyone", "cleanlab", "label-studio", "lightly"]
+Paths = Annotated[
+    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")
+]
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What is scored, by what, and where it goes."""
 
-    paths: tyro.conf.Positional[tuple[str, ...]] = ()
+    paths: Paths = ()
     """Folders, globs, image files, parquet files, or Hub data sets (org/name), any number of them."""
     model: str | None = None
     """A run folder, an export folder or a registered name; it must have a κ head (see `fit-kappa`)."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from vissl_zoo.cli import parse_flags
+from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.commands.score import Format, export_file, open_model
 from vissl_zoo.errors import UserError
 from vissl_zoo.scoring.export_to import export_scores
@@ -27,7 +27,7 @@ LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 class Arguments:
     """How many images, by what rule, and where their names go."""
 
-    scores: tyro.conf.Positional[str | None] = None
+    scores: ScoresFile = None
     """The table that `score`, `filter` or `dedup` wrote (images that dedup dropped are passed over); with --model, a
     folder of photos."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -19,13 +20,14 @@ from vissl_zoo.scoring.table import check_output, write_atomically
 ABOUT = "find the crop of an image with the highest κ, and the κ-weighted embedding"
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SHOWN = 5  # crops that are printed
+ImageFile = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="IMAGE", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Which image, how many crops, and where the results go."""
 
-    image: tyro.conf.Positional[str | None] = None
+    image: ImageFile = None
     """An image file, or SOURCE#ROW of a parquet file or data set, as `score` names it."""
     model: str | None = None
     """A run folder, an export folder or a registered name; it must have a κ head (see `fit-kappa`)."""
