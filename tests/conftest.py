@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import datasets
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,20 @@ def no_network_and_no_user_cache(tmp_path_factory) -> Iterator[None]:
         patch.setenv("ACCELERATE_USE_CPU", "true")
         patch.setenv("VISSL_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def threads_kept() -> Iterator[None]:
+    """What a test sets torch's threads to is over with it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads_kept) -> None:
+    """Torch computes in one thread."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

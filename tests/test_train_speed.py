@@ -63,14 +63,6 @@ def seconds_of(call, times):
 
 
 @pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def ratio_of(train_module, shapes_folder, tmp_path, one_thread):
     """ratio_of(slow) -> speed of train.py's loop over that of its step on ready-made views."""
 

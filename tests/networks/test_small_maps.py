@@ -42,14 +42,6 @@ WAYS = {
 }
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def convolution(*arguments, memory_format=torch.channels_last, dtype=torch.float32, **options):
     conv = nn.Conv2d(*arguments, bias=False, **options)
     return conv.to(dtype=dtype, memory_format=memory_format)

@@ -56,6 +56,7 @@ def test_every_float_must_be_finite(name, wrong):
         ({"save_every": 0}, "--save-every"),
         ({"report_images": 0}, "--report-images"),
         ({"max_minutes": 0.0}, "--max-minutes"),
+        ({"threads": 0}, "--threads"),
         ({"clip_gradient": 0.0}, "--clip-gradient"),
         ({"momentum": 1.0}, "--momentum"),
         ({"momentum": -0.1}, "--momentum"),

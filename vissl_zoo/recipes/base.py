@@ -143,6 +143,8 @@ class Recipe:
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile for the backbone: `auto` tries it where more than half an hour lies ahead, and takes it if that
     saves more than compiling costs."""
+    threads: int | None = None
+    """CPU threads of each process in a training on a CPU; by default all cores, in equal parts."""
     sync_batch_norm: bool = True
     """Batch norm over the global batch when there are several processes."""
     output_dir: str | None = None
@@ -197,6 +199,8 @@ class Recipe:
             positive["max-steps"] = self.max_steps
         if self.max_minutes is not None:
             positive["max-minutes"] = self.max_minutes
+        if self.threads is not None:
+            positive["threads"] = self.threads
         if self.clip_gradient is not None:
             positive["clip-gradient"] = self.clip_gradient
         for flag, value in positive.items():

@@ -50,6 +50,7 @@ RECIPES = (
             image_size=32,
             batch_size=128,
             epochs=40,
+            warmup_epochs=4,  # without it one seed in three is at kNN 0.76 where the others are at 0.87 and 0.91
             lr=0.3,  # with 0.1 it has learnt less by the end: kNN 0.75 where this has 0.87
             lr_batch_size=128,
             weight_decay=5e-4,

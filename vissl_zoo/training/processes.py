@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
+
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.speed import take_cores
 from vissl_zoo.training.precision import Precision
 
 
 def start_processes(recipe: Recipe) -> PartialState:
-    """This process's device and its place among the others; precision and all else come with the accelerator."""
+    """This process's device, threads and place among the others; precision and all else come with the accelerator."""
     installed = [str(tracker) for tracker in get_available_trackers()]
     if recipe.tracker not in (None, *installed):  # accelerate itself would warn and go on without
         known = ", ".join(installed) or "none"
         raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if processes.device.type == "cpu":
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", processes.num_processes))
+        if taken := take_cores(recipe.threads, here):
+            processes.print(f"threads: {taken}")
+    return processes
 
 
 def start_accelerator(recipe: Recipe, precision: Precision) -> Accelerator:

@@ -37,6 +37,7 @@ FREE_TO_CHANGE = (
     "data.workers",
     "data.eval_split",
     "compile",  # rounds otherwise, as another machine does
+    "threads",  # so do these
     "profile",
 )
 

@@ -1,0 +1,106 @@
+"""How many threads torch has, when nobody set them and when a launcher or the user did."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vissl_zoo.speed import cores
+from vissl_zoo.speed.cores import LAUNCHERS, take_cores, usable_cpus
+
+pytestmark = pytest.mark.usefixtures("threads_kept")
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch):
+    """Of two threads each; nothing has been set."""
+    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical: 16 if logical else 8)
+    monkeypatch.setattr(cores, "usable_cpus", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for mark in LAUNCHERS:
+        monkeypatch.delenv(mark, raising=False)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launched(request, monkeypatch):
+    """As a launcher starts a process; returns the launcher's name."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(request.param, "x")
+    return LAUNCHERS[request.param]
+
+
+@pytest.mark.parametrize(("processes", "share"), [(1, 8), (2, 4), (3, 2)])
+def test_one_thread_of_a_launcher_becomes_a_share_of_the_cores(launched, processes, share):
+    said = take_cores(None, processes)
+    assert torch.get_num_threads() == share
+    assert said.startswith(f"{share}, ")
+    assert launched in said
+
+
+def test_more_processes_than_cores_have_one_thread_each(launched):
+    assert take_cores(None, 16) is None
+    assert torch.get_num_threads() == 1
+
+
+def test_a_container_that_lends_fewer_cpus_is_heard(launched, monkeypatch):
+    monkeypatch.setattr(cores, "usable_cpus", lambda: 3)
+    take_cores(None)
+    assert torch.get_num_threads() == 3
+
+
+def test_one_thread_that_the_user_asks_for_stays(launched):
+    assert take_cores(1) is None
+    assert torch.get_num_threads() == 1
+
+
+def test_other_limits_are_the_users(launched, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert take_cores(None) is None
+    assert torch.get_num_threads() == 1
+
+
+def test_without_a_launcher_torch_decides(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert take_cores(None) is None
+    assert torch.get_num_threads() == 1
+
+
+def test_the_flag_sets_them_anywhere():
+    assert take_cores(3) is None
+    assert torch.get_num_threads() == 3
+
+
+def test_a_machine_that_does_not_tell_its_cores(launched, monkeypatch):
+    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical: None)
+    assert take_cores(None) is None
+    assert torch.get_num_threads() == 1
+
+
+def test_usable_cpus_is_what_the_process_may_run_on(monkeypatch):
+    assert 1 <= usable_cpus() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cpus() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "module"),
+    [
+        ("accelerate launch", ["accelerate.commands.launch"]),
+        ("torchrun", ["torch.distributed.run", "--nproc_per_node", "2"]),
+    ],
+)
+def test_launchers_still_allow_one_thread_and_leave_their_mark(launcher, module, tmp_path):
+    script = tmp_path / "environment.py"
+    names = ["OMP_NUM_THREADS", *LAUNCHERS]
+    script.write_text(
+        f"import json, os; print(json.dumps({{n: os.environ[n] for n in {names} if n in os.environ}}))"
+    )
+    command = [sys.executable, "-m", *module, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = json.loads(done.stdout.splitlines()[0])
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert [name for mark, name in LAUNCHERS.items() if mark in environment] == [launcher]

@@ -1,0 +1,41 @@
+"""The CPU's cores: how many this process may use, and torch's threads on them."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import torch
+
+# What each launcher sets in every process that it starts, beside OMP_NUM_THREADS.
+LAUNCHERS = {"ACCELERATE_DYNAMO_BACKEND": "accelerate launch", "TORCHELASTIC_RUN_ID": "torchrun"}
+
+
+def usable_cpus() -> int:
+    """CPUs, hyperthreads among them, that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # a container or a job scheduler may lend fewer than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def take_cores(threads: int | None, processes: int = 1) -> str | None:
+    """Set torch's threads in this process; returns what was done if nobody asked for it.
+
+    Left to themselves `accelerate launch` without --cpu and torchrun allow one thread, and a training on a CPU would
+    have one core of however many. A limit of 1 that a launcher may have set is therefore raised to this process's
+    share of the cores; from the user it cannot be told, who says `threads`. Any other limit is left as it is.
+
+    Args:
+        threads: how many; None to decide here.
+        processes: how many processes share this machine's cores.
+    """
+    launcher = next((name for mark, name in LAUNCHERS.items() if mark in os.environ), None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif launcher is not None and os.environ.get("OMP_NUM_THREADS") == "1":
+        # Threads of one core share its arithmetic units, so they are not counted.
+        cores = min(psutil.cpu_count(logical=False) or 1, usable_cpus())
+        if (share := cores // processes) > 1:
+            torch.set_num_threads(share)
+            return f"{share}, all cores ({launcher} had left one; --threads)"
+    return None
