@@ -31,6 +31,7 @@ from vissl_zoo.data import ImageTable
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.hub import export_model
+from vissl_zoo.speed import take_cores
 
 FEW = 50  # test images: with fewer an accuracy is uncertain by 7 points and more
 USE = """
@@ -175,6 +176,8 @@ def main(arguments: list[str]) -> None:
     if min(options.steps, options.batch_size) < 1:
         raise UserError(f"--steps and --batch-size must be positive: {options.steps}, {options.batch_size}")
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
+    if accelerator.device.type == "cpu":
+        take_cores(None, accelerator.num_processes)
     train, train_rows, test, test_rows = labelled_images(options)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
     accelerator.print(
