@@ -19,6 +19,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import vissl_zoo  # noqa: F401  (before torch, whose threads then spin less long)
+
+# isort: split
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed

@@ -14,6 +14,9 @@ import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import vissl_zoo  # noqa: F401  (before torch, whose threads then spin less long)
+
+# isort: split
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
