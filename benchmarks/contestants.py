@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from vissl_zoo.errors import UserError
 from vissl_zoo.speed import synchronize
 
 SAMPLES_PER_SECOND = 20  # of the memory
@@ -114,6 +115,7 @@ class Contestant:
 
     Raises:
         Missing: a package that it needs is not installed.
+        UserError: the words of the one that it raised.
         RuntimeError: it failed otherwise, with its own words.
     """
 
@@ -187,6 +189,8 @@ class Contestant:
             raise RuntimeError(f"{self.name} died: {self._said()}") from None
         if answer == "missing":
             raise Missing(value)
+        if answer == "refused":
+            raise UserError(value)
         if answer != kind:
             raise RuntimeError(f"{self.name} failed:\n{value}")
         return value
@@ -261,6 +265,8 @@ def _child(connection: Connection, target: Callable[..., None], arguments: tuple
         target(Turns(connection), *arguments)
     except ImportError as error:
         connection.send(("missing", f"{error.name or error} is not installed"))
+    except UserError as error:
+        connection.send(("refused", str(error)))
     except EOFError:  # the parent is gone
         pass
     except BaseException:

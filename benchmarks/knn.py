@@ -30,6 +30,8 @@ SMALL_K = 20
 class KnnOptions(Options):
     """How much to search."""
 
+    LEAST = {"bank": MOST_NEIGHBOURS}
+
     bank: int = 50_000
     """Training embeddings."""
     queries: int = 10_000

@@ -28,6 +28,8 @@ RATE = 1.6  # the paper's
 class LinearBenchmarkOptions(Options):
     """How much to train."""
 
+    LEAST = {"images": 100}  # of ten classes, every one of which is to be among them
+
     images: int = 20_000
     """Training embeddings."""
     width: int = 512

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable
@@ -16,7 +17,13 @@ from vissl_zoo.errors import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure."""
+    """How to measure.
+
+    Attributes:
+        LEAST: of a number, or of each of several, where that is not 1; seconds need only be positive.
+    """
+
+    LEAST = {}
 
     quick: bool = False
     """Small sizes and few repeats, to see that it works: no figures to rely on."""
@@ -24,6 +31,21 @@ class Options:
     """Also write the JSON lines to this file."""
     threads: int | None = None
     """Threads of torch and its libraries; by default what they choose. Workers of a data loader come on top."""
+
+    def validate(self) -> None:
+        """Refuse what no benchmark can work with.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+        for option in dataclasses.fields(self):
+            value, flag = getattr(self, option.name), option.name.replace("_", "-")
+            for number in value if isinstance(value, tuple) else (value,):
+                least = self.LEAST.get(option.name, 1)
+                if isinstance(number, int) and not isinstance(number, bool) and number < least:
+                    raise UserError(f"--{flag} must be at least {least}, not {number}")
+                if isinstance(number, float) and not 0 < number < float("inf"):
+                    raise UserError(f"--{flag} must be a positive number, not {number}")
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741
@@ -34,8 +56,7 @@ def main(script: str, default: O, about: str, measure: Callable[[O, Report], Non
     signal.signal(signal.SIGTERM, _leave)  # so that stopped contestants are not left behind
     try:
         options = parse_flags(type(default), default, sys.argv[1:], f"benchmarks/{script}.py", about)
-        if options.threads is not None and options.threads < 1:
-            raise UserError(f"--threads must be at least 1, not {options.threads}")
+        options.validate()
         set_threads(options.threads)
         measure(options, Report(options.output, options.quick))
     except UserError as error:

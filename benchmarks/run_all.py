@@ -57,12 +57,17 @@ def main(arguments: list[str]) -> int:
     """Run a command line; returns the exit code: 1 if a benchmark failed, 2 after one line about bad input."""
     try:
         options = parse_flags(RunAllOptions, RunAllOptions(), arguments, "benchmarks/run_all.py", __doc__)
+        if options.threads is not None and options.threads < 1:
+            raise UserError(f"--threads must be at least 1, not {options.threads}")
+        folder = Path(options.output_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output-dir {folder}: {error.strerror}") from error
     except UserError as error:
         print(f"benchmarks/run_all.py: {error}", file=sys.stderr)
         return 2
     chosen = options.only or tuple(script for script in SCRIPTS if script != "accuracy")
-    folder = Path(options.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     set_threads(options.threads)  # the figures of a failure, too, say how many there were
     kept = {script: lines_of(script, read_lines(folder / "results.jsonl")) for script in SCRIPTS}
     failed = []

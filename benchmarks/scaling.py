@@ -39,6 +39,8 @@ COLOURS = {"images/s": "#1b6ca8", "GiB": "#c8553d", "s to open": "#588157"}
 class ScalingOptions(Options):
     """What to vary, and how far."""
 
+    LEAST = {"low": 0}
+
     images: tuple[int, ...] = (1_000, 10_000, 100_000)
     """Numbers of training images."""
     batches: tuple[int, ...] = (32, 64, 128, 256, 512)

@@ -48,6 +48,8 @@ class Data:
 class ScoringOptions(Options):
     """What to score, and how often."""
 
+    LEAST = {"workers": 0}
+
     data: Data = field(default_factory=Data)
     photos: int = 512
     """How many photos are generated."""

@@ -42,6 +42,8 @@ class Data:
 class TrainingOptions(Options):
     """What to train, and how long."""
 
+    LEAST = {"workers": 0}
+
     data: Data = field(default_factory=Data)
     image_size: int | None = None
     """Side of a view in pixels: 64, or 32 on a GPU."""

@@ -33,6 +33,8 @@ TARGETS = {"lightly": Target("≥", 20.0), "kornia": Target("≥", 5.0)}
 class ViewsOptions(Options):
     """How long to measure."""
 
+    LEAST = {"workers": 0}
+
     workers: int = 2
     """Workers of lightly's DataLoader."""
     repeats: int = 5

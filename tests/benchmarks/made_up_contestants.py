@@ -6,6 +6,8 @@ import time
 import numpy as np
 import torch
 
+from vissl_zoo.errors import UserError
+
 HELD = 64 * 2**20  # bytes
 
 
@@ -32,6 +34,11 @@ def without_its_package(turns):
 def failing(turns):
     """Goes wrong."""
     raise ValueError("the sky has fallen")
+
+
+def refusing(turns):
+    """Is given what a user can put right."""
+    raise UserError("no such photos")
 
 
 def _write(path):

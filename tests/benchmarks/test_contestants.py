@@ -38,6 +38,7 @@ def test_a_contestant_works_in_its_turns_alone_and_its_workers_too(load, tmp_pat
     "target, error, said",
     [
         ("without_its_package", "Missing", "a_package_that_nobody_has is not installed"),
+        ("refusing", "UserError", "^no such photos$"),
         ("failing", "RuntimeError", "the sky has fallen"),
     ],
 )

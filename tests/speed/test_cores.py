@@ -87,20 +87,23 @@ def test_usable_cpus_is_what_the_process_may_run_on(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "module"),
+    ("launcher", "module", "processes"),
     [
-        ("accelerate launch", ["accelerate.commands.launch"]),
-        ("torchrun", ["torch.distributed.run", "--nproc_per_node", "2"]),
+        ("accelerate launch", ["accelerate.commands.launch"], 1),
+        ("torchrun", ["torch.distributed.run", "--nproc_per_node", "2"], 2),
     ],
 )
-def test_launchers_still_allow_one_thread_and_leave_their_mark(launcher, module, tmp_path):
+def test_launchers_still_allow_one_thread_and_leave_their_mark(launcher, module, processes, tmp_path):
     script = tmp_path / "environment.py"
     names = ["OMP_NUM_THREADS", *LAUNCHERS]
     script.write_text(
-        f"import json, os; print(json.dumps({{n: os.environ[n] for n in {names} if n in os.environ}}))"
+        "import json, os, pathlib\n"
+        f"found = {{n: os.environ[n] for n in {names} if n in os.environ}}\n"
+        f"pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.json').write_text(json.dumps(found))\n"
     )
-    command = [sys.executable, "-m", *module, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    environment = json.loads(done.stdout.splitlines()[0])
-    assert environment["OMP_NUM_THREADS"] == "1"
-    assert [name for mark, name in LAUNCHERS.items() if mark in environment] == [launcher]
+    subprocess.run([sys.executable, "-m", *module, str(script)], capture_output=True, check=True)
+    for found in tmp_path.glob("*.json"):
+        environment = json.loads(found.read_text())
+        assert environment["OMP_NUM_THREADS"] == "1"
+        assert [name for mark, name in LAUNCHERS.items() if mark in environment] == [launcher]
+    assert len(list(tmp_path.glob("*.json"))) == processes

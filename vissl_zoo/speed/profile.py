@@ -21,10 +21,10 @@ COLOURS = ("#b3b3b3", "#e5c494", "#66c2a5", "#8da0cb", "#fc8d62", "#e78ac3", "#f
 
 @dataclass(frozen=True)
 class StepProfile:
-    """The mean step of a profile.
+    """What a step costs, and how it is made up.
 
     Attributes:
-        parts: seconds of one step by part, in the order of `PARTS`.
+        parts: mean seconds of one step by part, in the order of `PARTS`: they add up to the mean step.
         step_seconds: median seconds of one whole step.
         ready_made_seconds: median seconds of the same step on views that lie ready: what the training would cost
             with a loader that costs nothing.
@@ -76,8 +76,9 @@ class StepProfile:
         bar.set(xlim=(0, 1), yticks=[], xticks=[])
         bar.spines[:].set_visible(False)
         bar.set_title(
-            f"One training step: {1000 * self.step_seconds:.1f} ms, {self.images / self.step_seconds:.0f} images/s\n"
-            f"{self.ratio:.2f} of the speed on ready-made views; mean of {self.steps} steps, {self.device}, "
+            f"One training step, the median of {self.steps}: {1000 * self.step_seconds:.1f} ms, "
+            f"{self.images / self.step_seconds:.0f} images/s\n"
+            f"{self.ratio:.2f} of the speed on ready-made views; {self.device}, "
             f"{'float32' if self.precision == 'no' else self.precision}",
             fontsize=11,
         )
@@ -87,7 +88,7 @@ class StepProfile:
             table.text(milliseconds, place, f" {milliseconds:.2f} ms", va="center", fontsize=9)
         table.invert_yaxis()
         table.margins(x=0.12)
-        table.set_xlabel("milliseconds")
+        table.set_xlabel(f"milliseconds, mean of the {self.steps} steps")
         table.spines[["top", "right"]].set_visible(False)
         figure.savefig(path)
         return path

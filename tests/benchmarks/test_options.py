@@ -1,0 +1,49 @@
+"""What no benchmark can work with is refused in a line that names the flag."""
+
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "typed", "said"),
+    [
+        ("knn", "KnnOptions", "--bank 199", "--bank must be at least 200, not 199"),
+        ("knn", "KnnOptions", "--queries 0", "--queries must be at least 1, not 0"),
+        ("linear", "LinearBenchmarkOptions", "--repeats 0", "--repeats must be at least 1, not 0"),
+        ("scaling", "ScalingOptions", "--batches 32 0", "--batches must be at least 1, not 0"),
+        ("scaling", "ScalingOptions", "--seconds 0", "--seconds must be a positive number, not 0.0"),
+        ("views", "ViewsOptions", "--workers -1", "--workers must be at least 0, not -1"),
+        ("accuracy", "AccuracyOptions", "--seeds 0 -1", "--seeds must be at least 0, not -1"),
+        ("training", "TrainingOptions", "--threads 0", "--threads must be at least 1, not 0"),
+    ],
+)
+def test_bad_numbers(load, monkeypatch, capsys, script, options, typed, said):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *typed.split()])
+    default = getattr(load(script), options)()
+
+    def measure(*_):
+        raise AssertionError("begun all the same")
+
+    assert load("options").main(script, default, "", measure) == 2
+    assert capsys.readouterr().err == f"benchmarks/{script}.py: {said}\n"
+
+
+def test_no_workers_and_all_images_are_allowed(load):
+    load("views").ViewsOptions(workers=0).validate()
+    load("scaling").ScalingOptions().validate()
+    load("accuracy").AccuracyOptions(images=0, minutes=0.5).validate()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--threads 0", "--threads must be at least 1, not 0"),
+        ("--output-dir {file}/x", "--output-dir {file}/x: "),
+    ],
+)
+def test_run_all(load, tmp_path, capsys, typed, said):
+    file = tmp_path / "file"
+    file.touch()
+    assert load("run_all").main(typed.format(file=file).split()) == 2
+    assert said.format(file=file) in capsys.readouterr().err
