@@ -17,8 +17,9 @@ pytestmark = pytest.mark.usefixtures("threads_kept")
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch):
     """Of two threads each; nothing has been set."""
-    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical: 16 if logical else 8)
-    monkeypatch.setattr(cores, "usable_cpus", lambda: 16)
+    monkeypatch.setattr(
+        cores.joblib, "cpu_count", lambda only_physical_cores: 8 if only_physical_cores else 16
+    )
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for mark in LAUNCHERS:
         monkeypatch.delenv(mark, raising=False)
@@ -35,21 +36,13 @@ def launched(request, monkeypatch):
 
 @pytest.mark.parametrize(("processes", "share"), [(1, 8), (2, 4), (3, 2)])
 def test_one_thread_of_a_launcher_becomes_a_share_of_the_cores(launched, processes, share):
-    said = take_cores(None, processes)
+    assert take_cores(None, processes) == f"{share} ({launched} had left 1; --threads)"
     assert torch.get_num_threads() == share
-    assert said.startswith(f"{share}, ")
-    assert launched in said
 
 
 def test_more_processes_than_cores_have_one_thread_each(launched):
     assert take_cores(None, 16) is None
     assert torch.get_num_threads() == 1
-
-
-def test_a_container_that_lends_fewer_cpus_is_heard(launched, monkeypatch):
-    monkeypatch.setattr(cores, "usable_cpus", lambda: 3)
-    take_cores(None)
-    assert torch.get_num_threads() == 3
 
 
 def test_one_thread_that_the_user_asks_for_stays(launched):
@@ -74,16 +67,18 @@ def test_the_flag_sets_them_anywhere():
     assert torch.get_num_threads() == 3
 
 
-def test_a_machine_that_does_not_tell_its_cores(launched, monkeypatch):
-    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical: None)
-    assert take_cores(None) is None
-    assert torch.get_num_threads() == 1
+def test_cpus_and_cores():
+    assert usable_cpus() == 16
+    assert usable_cpus(cores=True) == 8
 
 
-def test_usable_cpus_is_what_the_process_may_run_on(monkeypatch):
-    assert 1 <= usable_cpus() <= os.cpu_count()
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert usable_cpus() == os.cpu_count()
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinities")
+def test_affinity_is_heard():
+    script = "from vissl_zoo.speed.cores import usable_cpus; print(usable_cpus(), usable_cpus(cores=True))"
+    cpu = min(os.sched_getaffinity(0))
+    bound = f"import os; os.sched_setaffinity(0, {{{cpu}}}); {script}"
+    done = subprocess.run([sys.executable, "-c", bound], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize(

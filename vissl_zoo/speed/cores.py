@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 
-import psutil
+import joblib
 import torch
 
 # What each launcher sets in every process that it starts, beside OMP_NUM_THREADS.
 LAUNCHERS = {"ACCELERATE_DYNAMO_BACKEND": "accelerate launch", "TORCHELASTIC_RUN_ID": "torchrun"}
 
 
-def usable_cpus() -> int:
-    """CPUs, hyperthreads among them, that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # a container or a job scheduler may lend fewer than there are
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cpus(*, cores: bool = False) -> int:
+    """CPUs that this process may use, or cores: those of the machine that affinity and a container's quota leave.
+
+    Threads of one core share its arithmetic units: for matrix products cores count, for decoding CPUs.
+    """
+    return joblib.cpu_count(only_physical_cores=cores)
 
 
 def take_cores(threads: int | None, processes: int = 1) -> str | None:
@@ -33,9 +34,8 @@ def take_cores(threads: int | None, processes: int = 1) -> str | None:
     if threads is not None:
         torch.set_num_threads(threads)
     elif launcher is not None and os.environ.get("OMP_NUM_THREADS") == "1":
-        # Threads of one core share its arithmetic units, so they are not counted.
-        cores = min(psutil.cpu_count(logical=False) or 1, usable_cpus())
-        if (share := cores // processes) > 1:
+        share = usable_cpus(cores=True) // processes
+        if share > 1:
             torch.set_num_threads(share)
-            return f"{share}, all cores ({launcher} had left one; --threads)"
+            return f"{share} ({launcher} had left 1; --threads)"
     return None
