@@ -1,5 +1,7 @@
 """A store for a table: in memory if it fits, else in a mapped file, else decoded as it is asked for."""
 
+import os
+
 import numpy as np
 import torch
 
@@ -10,7 +12,6 @@ from vissl_zoo.data.mapped import open_mapped
 from vissl_zoo.data.onthefly import StreamingStore
 from vissl_zoo.data.table import ImageTable
 from vissl_zoo.data.tally import BadImageTally
-from vissl_zoo.speed import usable_cpus
 
 __all__ = ["Batch", "ImageStore", "MemoryStore", "StreamingStore", "open_store"]
 
@@ -52,7 +53,7 @@ def open_store(
     if rows.ndim != 1 or not len(rows):
         raise ValueError(f"rows must be a non-empty vector, not of shape {rows.shape}")
     if workers is None:
-        workers = min(8, usable_cpus())
+        workers = min(8, _usable_cpus())
     canvas = canvas_size(table, image_size)
     tally = BadImageTally(table.path, max_bad_fraction)
     need = len(rows) * 3 * canvas[0] * canvas[1]
@@ -65,3 +66,9 @@ def open_store(
     if store is not None:
         return store.to(device, share=device_share)
     return StreamingStore(table, rows, canvas, tally, workers=workers)
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # a container or a job scheduler may lend fewer than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -2,7 +2,7 @@
 
 from vissl_zoo.speed.allocator import keep_freed_memory
 from vissl_zoo.speed.clock import StepClock, synchronize
-from vissl_zoo.speed.cores import take_cores, usable_cpus
+from vissl_zoo.speed.cores import take_cores
 from vissl_zoo.speed.device import take_device
 from vissl_zoo.speed.profile import StepProfile
 from vissl_zoo.speed.trial import Trial, run_trial
@@ -16,5 +16,4 @@ __all__ = [
     "synchronize",
     "take_cores",
     "take_device",
-    "usable_cpus",
 ]

@@ -1,22 +1,14 @@
-"""The CPU's cores: how many this process may use, and torch's threads on them."""
+"""Torch's threads on a CPU's cores."""
 
 from __future__ import annotations
 
 import os
 
-import joblib
 import torch
+from joblib import cpu_count
 
 # What each launcher sets in every process that it starts, beside OMP_NUM_THREADS.
 LAUNCHERS = {"ACCELERATE_DYNAMO_BACKEND": "accelerate launch", "TORCHELASTIC_RUN_ID": "torchrun"}
-
-
-def usable_cpus(*, cores: bool = False) -> int:
-    """CPUs that this process may use, or cores: those of the machine that affinity and a container's quota leave.
-
-    Threads of one core share its arithmetic units: for matrix products cores count, for decoding CPUs.
-    """
-    return joblib.cpu_count(only_physical_cores=cores)
 
 
 def take_cores(threads: int | None, processes: int = 1) -> str | None:
@@ -34,7 +26,8 @@ def take_cores(threads: int | None, processes: int = 1) -> str | None:
     if threads is not None:
         torch.set_num_threads(threads)
     elif launcher is not None and os.environ.get("OMP_NUM_THREADS") == "1":
-        share = usable_cpus(cores=True) // processes
+        # What affinity and a container's quota leave; threads of one core share its arithmetic units.
+        share = cpu_count(only_physical_cores=True) // processes
         if share > 1:
             torch.set_num_threads(share)
             return f"{share} ({launcher} had left 1; --threads)"
