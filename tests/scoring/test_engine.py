@@ -14,6 +14,7 @@ from vissl_zoo.data import open_images
 from vissl_zoo.evaluation import fast_forward, represent
 from vissl_zoo.evaluation.features import central_crop
 from vissl_zoo.models import Representation
+from vissl_zoo.networks.kappa import KappaHead
 from vissl_zoo.scoring import score_images
 from vissl_zoo.scoring.engine import mild_views
 
@@ -103,17 +104,15 @@ class Fragile(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.kappa_head = nn.Identity()
-        self.weight = nn.Parameter(torch.ones(1))
+        self.kappa_head = KappaHead(2, latent_dim=8)
 
     def represent(self, x):
         assert not self.training
         mean = x.mean((1, 2, 3))
         nan = torch.tensor(torch.nan)
         kappa = torch.where(mean < -1.5, nan, mean.exp())
-        return Representation(
-            torch.where(mean > 1.5, nan, mean)[:, None].repeat(1, 2), kappa, torch.sigmoid(-mean)
-        )
+        embedding = torch.where(mean > 1.5, nan, mean)[:, None].repeat(1, 2)
+        return Representation(embedding, kappa, self.kappa_head.uncertainty(kappa))
 
 
 @pytest.mark.parametrize("views", [1, 2])
@@ -188,6 +187,12 @@ def test_mean_kappa_is_the_mean_over_the_rendered_views(net, table, pictures):
     with torch.inference_mode():
         expected = torch.stack([net.represent(view).kappa for view in views]).mean()
     assert kappa[0] == pytest.approx(expected.item(), rel=0.01)
+
+
+def test_over_views_kappa_and_uncertainty_rank_the_images_alike(net, table):
+    _, _, kappa, uncertainty, *_ = together(score_images(net, table, 32, views=4, exact=True))
+    d = net.kappa_head.latent_dim
+    np.testing.assert_allclose(uncertainty, (d - 1) / (d - 1 + kappa.astype(float)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

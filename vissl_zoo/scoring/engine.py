@@ -60,8 +60,9 @@ def score_images(
         table: the images.
         image_size: side in pixels of what the model sees, the central crop as `central_crop` takes it.
         rows: (N,) rows of the table, repetitions allowed; by default all.
-        views: with more than 1, κ and uncertainty are means over that many random views (see `mild_views`) in place of
-            those of the central crop. An image's views follow from the seed and its row alone.
+        views: with more than 1, κ is the mean over that many random views (see `mild_views`) in place of that of the
+            central crop, and the uncertainty is that of the mean; without κ, as of DINO, the uncertainty is the mean.
+            An image's views follow from the seed and its row alone.
         seed: of the views.
         exact: the same bits in every run, see `represented`; slower.
         batch_size: images of a forward pass; by default chosen by the device.
@@ -125,16 +126,18 @@ def _score(model, table, image_size, rows, views, seed, exact, batch_size, worke
 def _over_views(
     model: nn.Module, pipeline: ViewPipeline, batch: Represented, size: int | None
 ) -> list[np.ndarray]:
-    """κ and uncertainty (B,) of a batch, each the mean over the views."""
+    """κ and uncertainty (B,) of a batch: the mean κ over the views and what it says, of DINO the mean uncertainty."""
     squares, device = batch.squares, next(model.parameters()).device
     draws = _draws(pipeline, squares.rows)
     sizes = torch.from_numpy(squares.sizes).clamp_min(1)  # unknown where an image failed
     rendered = pipeline.render(torch.from_numpy(squares.canvases).to(device), sizes, draws)
     said = [batch.forward.call(view if size is None else fill_up(view, size)) for view in rendered]
-    return [
-        torch.stack(column).double().mean(0).float().cpu().numpy()[: len(squares.rows)]
-        for column in list(zip(*said, strict=True))[1:]
-    ]
+    _, *columns = zip(*said, strict=True)
+    kappa, uncertainty = (torch.stack(column).double().mean(0) for column in columns)
+    head = getattr(model, "kappa_head", None)
+    if head is not None and getattr(model, "prototype_head", None) is None:
+        uncertainty = head.uncertainty(kappa)  # so that both rank the images alike
+    return [means.float().cpu().numpy()[: len(squares.rows)] for means in (kappa, uncertainty)]
 
 
 def _draws(pipeline: ViewPipeline, rows: np.ndarray) -> ViewDraws:
