@@ -116,7 +116,7 @@ def test_a_small_jpeg_and_other_formats_are_decoded_in_full(encode):
         assert size == (side, side) == image.size
 
 
-def test_reasons_are_one_line_without_addresses():
+def test_reasons_are_one_line_without_addresses(tmp_path):
     with pytest.raises(Exception) as caught:
         decode(b"not an image")
     assert why_unreadable(caught.value) == "not an image that Pillow can read"
@@ -125,6 +125,9 @@ def test_reasons_are_one_line_without_addresses():
     with pytest.raises(FileNotFoundError) as caught:
         decode("/nowhere/at/all.png")
     assert why_unreadable(caught.value) == "no such file"
+    with pytest.raises(OSError) as caught:
+        decode(tmp_path)
+    assert why_unreadable(caught.value) == "a folder, not an image"
 
 
 def test_paths_are_read_and_closed(tmp_path, encode):

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: one line about a file or a flag.
     """
-    about = "SCORES is the table that `vissl-zoo score` wrote. No file is moved or deleted."
+    about = "SCORES is a table of scored images. No file is moved or deleted."
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo dedup", about)
     if flags.scores is None:
         raise UserError("dedup needs the SCORES that `vissl-zoo score` wrote (see --help)")

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: one line about a file or a flag.
     """
-    about = "SCORES is the table that `vissl-zoo score` wrote. No file is moved or deleted."
+    about = "SCORES is a table of scored images. No file is moved or deleted."
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo filter", about)
     if flags.scores is None:
         raise UserError("filter needs the SCORES that `vissl-zoo score` wrote (see --help)")

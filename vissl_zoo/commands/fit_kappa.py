@@ -67,8 +67,8 @@ class Arguments:
     """Run the backbone in plain float32, whatever a trial would find faster."""
     report_images: int = 2000
     """Images measured on at most, for the report; neighbours are found among four times as many."""
-    no_report: bool = False
-    """Fit and export only."""
+    report: bool = True
+    """Measure and draw the result; without, fit and export only."""
     seed: int = 0
     """Of every random choice."""
 
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> None:
         if apart is None
         else f"on {min(len(apart), flags.report_images)} images of the split {apart.split!r}"
     )
-    if not flags.no_report:
+    if flags.report:
         report = folder / "report"
         metrics |= write_report(
             fitted,
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
         )
         _export(folder, fitted, loaded, metrics, flags, command)
     print(summary(metrics, where))
-    if not flags.no_report:
+    if flags.report:
         print(f"\nreport: {folder / 'report' / 'index.html'}")
     print(f"export: {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
 

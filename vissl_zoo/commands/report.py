@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: one line about a file or a flag.
     """
-    about = "SCORES is the table that `vissl-zoo score` wrote."
+    about = "SCORES is a table of scored images."
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo report", about)
     if flags.scores is None:
         raise UserError("report needs the SCORES that `vissl-zoo score` wrote (see --help)")

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: one line about a file or a flag.
     """
-    about = "SCORES is the table that `vissl-zoo score` wrote."
+    about = "SCORES is a table of scored images."
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo select", about)
     if flags.scores is None:
         raise UserError("select needs the SCORES that `vissl-zoo score` wrote (see --help)")

@@ -99,6 +99,8 @@ def why_unreadable(error: Exception) -> str:
         return "not an image that Pillow can read"
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not an image"
     text = " ".join(str(error).split())
     return text or type(error).__name__
 
