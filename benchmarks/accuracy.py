@@ -34,7 +34,10 @@ from vissl_zoo.recipes import parse
 
 PLAIN = Path(__file__).with_name("plain.py")
 LEAST = -0.5  # points that the fast way may lose
-PHOTO_VIEWS = ("--views.scale", "0.2", "1.0", "--views.brightness", "0.4", "--views.contrast", "0.4")
+PHOTO_FLAGS = (
+    *("--views.scale", "0.2", "1.0", "--views.brightness", "0.4", "--views.contrast", "0.4"),
+    *("--warmup-epochs", "0"),  # of so few epochs
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def sets_of(options: AccuracyOptions) -> list[Set]:
         steps = ("--max-steps", "2") if options.quick else ("--epochs", str(options.epochs))
         images = 256 if options.quick else options.images
         name = f"{options.epochs} epochs of {images or 'all'} photos"
-        sets.append(Set(name, options.data.path, images, (*PHOTO_VIEWS, *steps), options.photo_seeds))
+        sets.append(Set(name, options.data.path, images, (*PHOTO_FLAGS, *steps), options.photo_seeds))
     return sets
 
 
