@@ -53,7 +53,8 @@ class General:
     """Of every random choice."""
     exact: bool = False
     """Features in plain float32, the same bits in every run on a machine; slower. By default a short trial may choose
-    bfloat16 or folded weights where they are faster and agree."""
+    bfloat16 or folded weights where they are faster and agree; a close choice, such as that of k, may then fall
+    otherwise."""
 
 
 # Each protocol's own options, as flags under its name: --linear.epochs and the like.

@@ -50,7 +50,8 @@ class Arguments:
     """Score by the mean κ over so many augmented views in place of the one clean crop: better, and as many times
     slower."""
     exact: bool = False
-    """Decode at full size and compute in float32, for numbers that do not depend on the machine's fastest way."""
+    """Decode at full size and compute in float32, for numbers that do not depend on the machine's fastest way, but
+    for the last digit of κ on the batch size."""
     to: Format | None = None
     """Also write what this tool imports, see --to-file."""
     to_file: str | None = None
