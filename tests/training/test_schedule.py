@@ -19,6 +19,7 @@ RECIPE = dataclasses.replace(
     epochs=4,
     max_steps=None,
     schedule="cosine",
+    warmup_epochs=0.0,
 )
 
 
