@@ -29,10 +29,16 @@ def test_bad_numbers(load, monkeypatch, capsys, script, options, typed, said):
     assert capsys.readouterr().err == f"benchmarks/{script}.py: {said}\n"
 
 
-def test_no_workers_and_all_images_are_allowed(load):
-    load("views").ViewsOptions(workers=0).validate()
-    load("scaling").ScalingOptions().validate()
-    load("accuracy").AccuracyOptions(images=0, minutes=0.5).validate()
+@pytest.mark.parametrize(
+    ("script", "options", "values"),
+    [
+        ("views", "ViewsOptions", {"workers": 0}),
+        ("scaling", "ScalingOptions", {}),  # without low-resolution views, too
+        ("accuracy", "AccuracyOptions", {"images": 0, "minutes": 0.5}),
+    ],
+)
+def test_good_numbers(load, script, options, values):
+    assert getattr(load(script), options)(**values).validate() is None
 
 
 @pytest.mark.parametrize(
