@@ -45,9 +45,8 @@ def is_forked() -> bool:
     """Whether threads that the parent had may be missing; of an `os.fork` before this import nothing is known."""
     if os.getpid() != _PROCESS:
         return True
-    by_name = getattr(
-        multiprocessing.context, "ForkProcess", ()
-    )  # of get_context("fork"), whatever the default is
+    # Of get_context("fork"), whatever the default is.
+    by_name = getattr(multiprocessing.context, "ForkProcess", ())
     by_default = multiprocessing.parent_process() is not None and (
         multiprocessing.get_start_method(allow_none=True) in (None, "fork")
     )
