@@ -29,20 +29,24 @@ def method_of(recipe):
     return create_method(recipe.method.name, model, **recipe.method.method_args()).train()
 
 
+def fake_tensors_of(method, convert):
+    """Put convert(value) in place of every parameter and buffer."""
+    for module in method.modules():
+        for owned in (module._parameters, module._buffers):
+            for key, value in owned.items():
+                if value is not None:
+                    owned[key] = convert(value)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_step_reads_a_number_from_the_device(name, monkeypatch):
     """Fake tensors have no values: a step that asked for one, which an accelerator's host would wait for, raises."""
     recipe = small(name)
     method = method_of(recipe)
-    monkeypatch.setattr(
-        base, "_pairs", base._pairs.__wrapped__
-    )  # its cache would keep fakes for the next test
+    # its cache would keep fakes for the next test
+    monkeypatch.setattr(base, "_pairs", base._pairs.__wrapped__)
     with FakeTensorMode(allow_non_fake_inputs=False) as fake:
-        for module in method.modules():
-            for owned in (module._parameters, module._buffers):
-                for key, value in owned.items():
-                    if value is not None:
-                        owned[key] = fake.from_tensor(value)
+        fake_tensors_of(method, fake.from_tensor)
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
         views = [torch.empty(4, 3, size, size) for size in (32, 32, 16)]
         method.on_step_start(0.5)
@@ -50,6 +54,25 @@ def test_no_step_reads_a_number_from_the_device(name, monkeypatch):
         torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
         optimizer.step()
         method.on_step_end()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_no_step_mixes_devices(name, monkeypatch):
+    """Fake tensors of an accelerator need none, and raise when a step adds to them something made on the host.
+
+    The forward pass and what a method does around it alone: autograd asks for the accelerator itself.
+    """
+    recipe = small(name)
+    method = method_of(recipe)
+    monkeypatch.setattr(base, "_pairs", base._pairs.__wrapped__)
+    with FakeTensorMode(allow_non_fake_inputs=False) as fake, torch.no_grad():
+        fake_tensors_of(method, lambda value: fake.from_tensor(value).to("cuda"))
+        views = [torch.empty(4, 3, size, size, device="cuda") for size in (32, 32, 16)]
+        method.on_step_start(0.5)
+        loss = method(views).loss
+        method.on_step_end()
+        assert loss.device.type == "cuda"
 
 
 def test_that_reading_a_number_would_be_noticed():

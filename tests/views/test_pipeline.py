@@ -180,6 +180,16 @@ def test_input_images_are_left_alone():
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_rendering_reads_no_number_from_the_device(channels_last):
+    """Meta tensors have no values, and raise where a number is asked for or something of the host's is mixed in."""
+    pipeline = ViewPipeline(32, low=1, low_size=16, channels_last=channels_last)
+    images = colourful(4, 40, 24).to("meta")
+    views = pipeline.render(images, full_size(images), pipeline.draw(4, 0))
+    assert [view.shape for view in views] == [(4, 3, 32, 32), (4, 3, 32, 32), (4, 3, 16, 16)]
+    assert {view.device.type for view in views} == {"meta"}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_cpu_without_host_synchronisation():
     pipeline = ViewPipeline(32, low=1, low_size=16, dtype=torch.float64)
