@@ -82,6 +82,8 @@ class Options:
     """Also train the same network from random weights, to compare with: twice the time."""
     seed: int = 0
     """Of the order and the crops of the images, and of the images held out."""
+    threads: int | None = None
+    """CPU threads of each process where there is no accelerator; by default all cores, in equal parts."""
     output_dir: str | None = None
     """Where the fine-tuned model is written, as a folder that timm loads."""
 
@@ -179,8 +181,8 @@ def main(arguments: list[str]) -> None:
     if min(options.steps, options.batch_size) < 1:
         raise UserError(f"--steps and --batch-size must be positive: {options.steps}, {options.batch_size}")
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
-    if accelerator.device.type == "cpu":
-        take_cores(None, accelerator.num_processes)
+    if accelerator.device.type == "cpu" and (taken := take_cores(options.threads, accelerator.num_processes)):
+        accelerator.print(f"threads: {taken}")
     train, train_rows, test, test_rows = labelled_images(options)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
     accelerator.print(

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from vissl_zoo.errors import UserError
 from vissl_zoo.speed import cores
 from vissl_zoo.speed.cores import LAUNCHERS, take_cores
 
@@ -19,7 +20,8 @@ def eight_cores(monkeypatch):
     """Of two threads each; nothing has been set."""
     monkeypatch.setattr(cores, "cpu_count", lambda only_physical_cores: 8 if only_physical_cores else 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for mark in LAUNCHERS:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    for mark in (*LAUNCHERS, "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(mark, raising=False)
     torch.set_num_threads(1)
 
@@ -38,6 +40,12 @@ def test_one_thread_of_a_launcher_becomes_a_share_of_the_cores(launched, process
     assert torch.get_num_threads() == share
 
 
+def test_processes_of_other_machines_take_none_of_these_cores(launched, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    take_cores(None, 16)
+    assert torch.get_num_threads() == 4
+
+
 def test_more_processes_than_cores_have_one_thread_each(launched):
     assert take_cores(None, 16) is None
     assert torch.get_num_threads() == 1
@@ -46,6 +54,12 @@ def test_more_processes_than_cores_have_one_thread_each(launched):
 def test_one_thread_that_the_user_asks_for_stays(launched):
     assert take_cores(1) is None
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 17, 100_000])
+def test_threads_that_the_machine_does_not_have_are_refused(threads):
+    with pytest.raises(UserError, match=f"--threads must lie between 1 and 16, .* not {threads}$"):
+        take_cores(threads)
 
 
 def test_other_limits_are_the_users(launched, monkeypatch):

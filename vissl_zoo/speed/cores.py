@@ -7,6 +7,8 @@ import os
 import torch
 from joblib import cpu_count
 
+from vissl_zoo.errors import UserError
+
 # What each launcher sets in every process that it starts, beside OMP_NUM_THREADS.
 LAUNCHERS = {"ACCELERATE_DYNAMO_BACKEND": "accelerate launch", "TORCHELASTIC_RUN_ID": "torchrun"}
 
@@ -20,14 +22,20 @@ def take_cores(threads: int | None, processes: int = 1) -> str | None:
 
     Args:
         threads: how many; None to decide here.
-        processes: how many processes share this machine's cores.
+        processes: how many there are; of those that a launcher started on this machine it leaves word itself.
+
+    Raises:
+        UserError: `threads` is less than 1 or more than this machine runs at a time.
     """
     launcher = next((name for mark, name in LAUNCHERS.items() if mark in os.environ), None)
     if threads is not None:
+        most = os.cpu_count() or threads
+        if not 1 <= threads <= most:  # of thousands the system would start some, and end the process
+            raise UserError(f"--threads must lie between 1 and {most}, what this machine has, not {threads}")
         torch.set_num_threads(threads)
     elif launcher is not None and os.environ.get("OMP_NUM_THREADS") == "1":
         # What affinity and a container's quota leave; threads of one core share its arithmetic units.
-        share = cpu_count(only_physical_cores=True) // processes
+        share = cpu_count(only_physical_cores=True) // int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         if share > 1:
             torch.set_num_threads(share)
             return f"{share} ({launcher} had left 1; --threads)"

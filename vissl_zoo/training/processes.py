@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
@@ -21,10 +19,8 @@ def start_processes(recipe: Recipe) -> PartialState:
         known = ", ".join(installed) or "none"
         raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
     processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    if processes.device.type == "cpu":
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", processes.num_processes))
-        if taken := take_cores(recipe.threads, here):
-            processes.print(f"threads: {taken}")
+    if processes.device.type == "cpu" and (taken := take_cores(recipe.threads, processes.num_processes)):
+        processes.print(f"threads: {taken}")
     return processes
 
 
