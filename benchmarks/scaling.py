@@ -128,7 +128,7 @@ def _processes(count: int, path: str, scratch: Path, quick: bool) -> Point:
     steps, every = (12, 4) if quick else (120, 20)
     run = scratch / f"processes{count}"
     flags = [*BASE, "--data.path", path, "--output-dir", str(run), "--no-report", "--mixed-precision", "no"]
-    flags += ["--max-steps", str(steps), "--log-every", str(every)]
+    flags += ["--max-steps", str(steps), "--log-every", str(every), "--threads", "1"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
