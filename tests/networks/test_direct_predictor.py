@@ -1,6 +1,7 @@
 """DirectPred against NumPy's eigenvectors, and Claim 4.4: under it the eigenvalues flatten."""
 
 import numpy as np
+import pytest
 import torch
 
 from vissl_zoo.networks.direct_predictor import DirectPredictor, direct_weight
@@ -48,6 +49,20 @@ def test_predictor_follows_the_moving_average_once_per_update():
     moment = predictor.moment.clone()
     predictor.update()  # evaluation is not remembered
     assert torch.equal(predictor.moment, moment)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_under_autocast_the_moment_is_as_exact(every):
+    predictors = [DirectPredictor(5, every=every) for _ in range(2)]
+    for seed in range(4):
+        z = torch.randn(40, 5, generator=torch.Generator().manual_seed(seed))
+        predictors[0](z)
+        with torch.autocast("cpu", torch.bfloat16):
+            predictors[1](z)
+        for predictor in predictors:
+            predictor.update()
+    assert torch.equal(predictors[0].moment, predictors[1].moment)
+    assert torch.equal(predictors[0].weight, predictors[1].weight)
 
 
 def spread(values):

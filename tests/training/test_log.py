@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vissl_zoo.training.log import RunLog, collapse_signals
+from vissl_zoo.training.log import RANK_ROWS, RunLog, collapse_signals, singular_values
 
 
 def test_lines_are_on_disk_at_once_and_short(tmp_path):
@@ -58,6 +58,26 @@ def test_signals_by_their_definitions():
     found = collapse_signals(y)
     assert found["embedding_std"].item() == pytest.approx(deviation.item(), rel=1e-5)
     assert found["effective_rank"].item() == pytest.approx(rank, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (6, 40), (256, 512)])
+def test_singular_values(shape):
+    x = torch.randn(shape) * torch.logspace(0, -4, shape[1])
+    found, expected = singular_values(x), torch.linalg.svdvals(x.double())
+    assert (found.sort(descending=True).values - expected).abs().max() < 3e-8 * expected[0]
+
+
+def test_the_rank_of_a_large_batch_is_that_of_some_of_both_views():
+    """Of 2 × 512 embeddings every fourth; the views lie along different axes, and both are among them."""
+    y = torch.zeros(2, 512, 8)
+    y[0, :, 0], y[1, :, 1] = 1, 1
+    assert y.flatten(0, 1).shape[0] == 4 * RANK_ROWS
+    both = collapse_signals(y + 1e-9 * torch.randn_like(y))["effective_rank"].item()
+    y[1, :, 1], y[1, :, 0] = 0, 1
+    assert both == pytest.approx(1, abs=1e-3)  # one line between them
+    y[0, :, 0] = 0
+    y[0, torch.arange(512), torch.arange(512) // 4 % 8] = 1
+    assert collapse_signals(y)["effective_rank"].item() == pytest.approx(7, rel=0.1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -1,5 +1,6 @@
-"""A run folder keeps its last good checkpoint."""
+"""A run folder keeps its last good checkpoint; its time runs out without the device being asked at every step."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,3 +17,50 @@ def test_weights_that_are_no_numbers_are_not_saved():
     objective = SimpleNamespace(loss=torch.tensor(1.0))
     with pytest.raises(UserError, match="weight is no longer finite at step 7"):
         Run.save(SimpleNamespace(step=7), method, None, objective)
+
+
+class Asked:
+    """An accelerator that notes at which steps its processes were asked; another process says `other`."""
+
+    def __init__(self, processes, other=0.0):
+        self.num_processes, self.other, self.at = processes, other, []
+        self.device = torch.device("cpu")
+
+    def out_of_time(self, minutes, step):
+        run = SimpleNamespace(
+            recipe=SimpleNamespace(max_minutes=minutes),
+            accelerator=self,
+            step=step,
+            _started=time.monotonic(),
+        )
+        self.step = step
+        return Run.out_of_time.fget(run)
+
+    def reduce(self, flag, how):
+        assert how == "sum"
+        self.at.append(self.step)
+        return flag + self.other
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_without_a_limit_time_never_runs_out(processes):
+    asked = Asked(processes, other=1.0)
+    assert not any(asked.out_of_time(None, step) for step in range(1, 40))
+    assert asked.at == []
+
+
+@pytest.mark.parametrize("minutes, over", [(1e-9, True), (60.0, False)])
+def test_one_process_asks_nobody(minutes, over):
+    asked = Asked(1)
+    assert {asked.out_of_time(minutes, step) for step in range(1, 40)} == {over}
+    assert asked.at == []
+
+
+def test_several_processes_stop_at_the_same_step():
+    """Also one whose own time is not over; they agree at every tenth step."""
+    asked = Asked(2, other=1.0)
+    stopped = [step for step in range(1, 31) if asked.out_of_time(60.0, step)]
+    assert stopped == asked.at == [10, 20, 30]
+    asked = Asked(2)
+    assert not any(asked.out_of_time(60.0, step) for step in range(1, 31))
+    assert [step for step in range(1, 31) if asked.out_of_time(1e-9, step)] == [10, 20, 30]

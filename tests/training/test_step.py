@@ -10,14 +10,20 @@ from vissl_zoo.methods import base, create_method
 from vissl_zoo.recipes import RECIPES
 from vissl_zoo.training.step import forward_backward, noise_views, spare_copy, to_device
 
-NAMES = ["demo", *(f"{n}_resnet18_cifar10" for n in ("simsiam", "simclr", "barlow_twins", "byol", "dino"))]
+NAMES = [
+    "demo",
+    "demo direct",
+    *(f"{n}_resnet18_cifar10" for n in ("simsiam", "simclr", "barlow_twins", "byol", "dino")),
+]
 
 
 def small(name):
-    """The recipe with a network that is built in no time, its views 2 + 1."""
+    """The recipe with a network that is built in no time, its views 2 + 1; "direct" is with DirectPred's predictor."""
+    name, *predictor = name.split()
     recipe = RECIPES[name].recipe
     views = dataclasses.replace(recipe.views, low=1, low_size=16)
-    return dataclasses.replace(recipe, image_size=32, views=views)
+    method = dataclasses.replace(recipe.method, **({"predictor": predictor[0]} if predictor else {}))
+    return dataclasses.replace(recipe, image_size=32, views=views, method=method)
 
 
 def method_of(recipe):
@@ -73,6 +79,23 @@ def test_no_step_mixes_devices(name, monkeypatch):
         loss = method(views).loss
         method.on_step_end()
         assert loss.device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_runs_in_narrow_precision(name):
+    """Under autocast what is written into a float32 buffer must not have become bfloat16."""
+    recipe = small(name)
+    method = method_of(recipe)
+    views = noise_views(recipe, 4, torch.device("cpu"))
+    for progress in (0.0, 0.5):
+        method.on_step_start(progress)
+        with torch.autocast("cpu", torch.bfloat16):
+            objective = method(views)
+        objective.loss.backward()
+        method.on_step_end()
+        assert objective.loss.isfinite()
+        assert objective.loss.dtype in (torch.float32, torch.float64)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in method.state_dict().values())
 
 
 def test_that_reading_a_number_would_be_noticed():

@@ -77,6 +77,12 @@ class Latents:
         """Indices i, j (T,) of all pairs of a view i and its target j: 2 views give 2 terms, 2 + 6 give 14."""
         return _pairs(len(self.mean), len(self.target), self.own_target, self.mean.device)
 
+    def paired(self) -> tuple[Tensor, Tensor]:
+        """`mean` of i and `target` of j (T, B, d or K) for all pairs."""
+        i, j = self.pairs()
+        # Not self.mean[i], whose backward pass sorts the indices on an accelerator.
+        return self.mean.index_select(0, i), self.target.index_select(0, j)
+
 
 @lru_cache  # copying indices to a device makes the host wait for it
 def _pairs(views: int, targets: int, own_target: bool, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -224,8 +230,8 @@ class SphericalMethod(Method):
 
     def cosine(self, latents: Latents) -> Tensor:
         """Mean cosine of a view's μ_i and its targets z_j, a scalar."""
-        i, j = latents.pairs()
-        return (latents.mean[i] * latents.target[j]).sum(-1).mean()
+        mean, target = latents.paired()
+        return (mean * target).sum(-1).mean()
 
     def signals(self, latents: Latents) -> dict[str, Tensor]:
         """The cosine, which every objective on the sphere is about; 1 at once is a sign of collapse."""
@@ -272,11 +278,10 @@ def power_spherical_terms(
     Returns:
         The terms (T, B) and κ_i (T, B) that belongs to each, both with gradient.
     """
-    i, j = latents.pairs()
-    kappa = latents.kappa[i]
-    cosine_part = log1p_cosine(latents.mean[i], latents.target[j])
-    if detach_cosine:
-        cosine_part = cosine_part.detach()
+    i, _ = latents.pairs()
+    kappa = latents.kappa.index_select(0, i)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_cosine):
+        cosine_part = log1p_cosine(*latents.paired())
     return log_normalizer(kappa, dim) + kappa * cosine_part, kappa
 
 

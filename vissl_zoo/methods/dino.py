@@ -120,8 +120,8 @@ class DINO(Method):
 
     def alignment(self, latents: DINOLatents) -> Tensor:
         """Mean of Σ_k P_t log P_s over the pairs i ≠ j (Eq. 30); minus this is DINO's loss."""
-        i, j = latents.pairs()
-        return (latents.target[j] * latents.mean[i]).sum(-1).mean()
+        log_probabilities, target = latents.paired()
+        return (target * log_probabilities).sum(-1).mean()
 
     def kappa_fit(self, latents: DINOLatents) -> Tensor:
         """The κ head learns how well the bottleneck's z of one standard view predicts that of another."""

@@ -74,4 +74,4 @@ class SimCLR(SphericalMethod):
             logits[view, own, view, rank() * batch + own] = -torch.inf
         denominators = logits.flatten(2).logsumexp(-1)  # (V, B)
         i, _ = latents.pairs()
-        return -denominators[i].mean()
+        return -denominators.index_select(0, i).mean()

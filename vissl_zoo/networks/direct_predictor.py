@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vissl_zoo.networks.full_precision import autocast_disabled
 from vissl_zoo.networks.normalization import all_reduce_sum
 
 
@@ -36,7 +37,7 @@ class DirectPredictor(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(U Λ^½ Uᵀ) z for each row of z (B, d), up to a common factor; remembers z zᵀ while training."""
         if self.training:
-            with torch.no_grad():
+            with torch.no_grad(), autocast_disabled(z.device.type):
                 z_unit = nn.functional.normalize(z.detach().to(self.moment.dtype), dim=1)
                 moment = z_unit.T @ z_unit
                 self._sum = moment if self._sum is None else self._sum + moment
@@ -52,8 +53,9 @@ class DirectPredictor(nn.Module):
         total = all_reduce_sum(torch.cat([self._sum.flatten(), count]))
         moment = (total[:-1] / total[-1]).view_as(self.moment)
         self._sum, self._count = None, 0
-        self.moment.copy_(moment if self.updates == 0 else self.moment.lerp(moment, 1 - self.momentum))
-        if self.updates % self.every == 0:
+        # Chosen on the device: an `if` would make the host wait for it at every step.
+        self.moment.copy_(torch.where(self.updates == 0, moment, self.moment.lerp(moment, 1 - self.momentum)))
+        if self.every == 1 or int(self.updates) % self.every == 0:
             self.weight.copy_(direct_weight(self.moment, self.epsilon))
         self.updates += 1
 

@@ -32,20 +32,38 @@ class RunLog:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
 
+RANK_ROWS = (
+    256  # embeddings from which the effective rank is computed, at most: of 1,024 it takes ten times as long
+)
+
+
 def collapse_signals(embedding: Tensor) -> dict[str, Tensor]:
     """Two signs of collapse from the embeddings (V, B, F) of one step.
 
     `embedding_std` is the deviation of the L2-normalised embeddings times √F: about 1 when they spread over
     the sphere, 0 when they are one point (Chen and He, 2021, Fig. 2). `effective_rank` is the exponential of
-    the entropy of the singular values (Roy and Vetterli, 2007): how many dimensions are in use.
+    the entropy of the singular values (Roy and Vetterli, 2007): how many dimensions are in use, by up to `RANK_ROWS`
+    evenly spread embeddings.
     """
     flat = normalize(embedding.flatten(0, 1).float(), dim=1)
     deviation = flat.std(dim=0).mean() * math.sqrt(flat.shape[1])
     if not flat.isfinite().all():  # LAPACK would raise, and hide that the loss is what diverged
         return {"embedding_std": deviation, "effective_rank": torch.full_like(deviation, math.nan)}
-    values = torch.linalg.svdvals(flat - flat.mean(dim=0))
+    some = flat[:: math.ceil(len(flat) / RANK_ROWS)]
+    values = singular_values(some - some.mean(dim=0)).to(flat)
     share = values / values.sum().clamp_min(1e-12)
     return {"embedding_std": deviation, "effective_rank": torch.special.entr(share).sum().exp()}
+
+
+def singular_values(x: Tensor) -> Tensor:
+    """Singular values (min(N, F),) float64, on the CPU, of x (N, F) on any device.
+
+    By the eigenvalues of the smaller of x xᵀ and xᵀ x, off by 1e-8 of the largest: several times as fast as
+    `torch.linalg.svdvals`, which on CUDA is said to take tens of milliseconds.
+    """
+    x = x.cpu().double()
+    x = x if len(x) <= x.shape[1] else x.T
+    return torch.linalg.eigvalsh(x @ x.T).clamp_min(0).sqrt()
 
 
 def _whole_lines(text: str) -> list[dict[str, Any]]:

@@ -65,7 +65,9 @@ def choose_precision(recipe: Recipe, method: Method, processes: PartialState) ->
 def _try(recipe: Recipe, method: Method, processes: PartialState) -> Precision:
     """Time float32 and bf16, at as many images of the process's share as the trial's seconds allow."""
     share = recipe.batch_size // processes.num_processes
-    batch = min(FIRST_BATCH, share)
+    on_cpu = processes.device.type == "cpu"
+    # An accelerator has spent most of the time of few images on starting its kernels.
+    batch = min(FIRST_BATCH, share) if on_cpu else share
     with spare_copy(method) as spare:
 
         def trial(batch: int, repeats: int):
@@ -73,8 +75,8 @@ def _try(recipe: Recipe, method: Method, processes: PartialState) -> Precision:
             ways = {name: forward_backward(spare, views, name) for name in ("no", "bf16")}
             return run_trial(ways, repeats=repeats, device=processes.device)
 
-        found = trial(batch, 1)
-        if not found.failures:
+        found = trial(batch, 1) if on_cpu else _within_memory(trial, batch)
+        if on_cpu and not found.failures:
             affordable = batch * SECONDS / (PASSES * sum(found.seconds.values()))
             found = _within_memory(trial, _broadcast(max(batch, min(share, int(affordable)))))
     if found.failures:
