@@ -6,7 +6,8 @@
 SimSiam with ResNet-18, 64 px, batch 128, two views with all of SimSiam's augmentation; on a GPU CIFAR's own setting:
 32 px, the CIFAR stem, batch 512. Each contestant is a process of its own that runs in turns with the others (see
 contestants.py): ours is train.py itself in the precision that its trial picks, and once more in plain float32; lightly
-is its documentation's example in float32 with a DataLoader. All train on the same decoded pixels.
+is its documentation's example in float32 with a DataLoader. All train on the same decoded pixels. On a GPU float32 has
+TF32 convolutions, torch's default, with all of them.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def test_lines_of_training_on_a_gpu_and_without_lightly(load):
 @pytest.mark.parametrize("way", ["ours", "peer"])
 def test_scoring_reads_every_photo(load, contest, photo_folder, way):
     scoring = load("scoring")
-    _, turns = contest(getattr(scoring, way), photo_folder, True if way == "ours" else 1)
+    _, turns = contest(getattr(scoring, way), photo_folder, *((True, 1) if way == "ours" else (1,)))
     assert [turn.images for turn in turns] == [3, 3]
 
 

@@ -183,9 +183,9 @@ def test_a_timm_model_of_another_kind_runs_in_bfloat16():
 
 def test_what_was_chosen_for_other_weights_is_tried_on_these(net, images, monkeypatch):
     monkeypatch.setattr(fast_forward, "run_trial", lambda ways, **o: Trial(list(ways)[-1], {}, {}))
-    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda: True)
     assert choose_forward(net, images, 1000).name == BFLOAT16
-    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda device: False)  # a busy moment
+    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda: False)  # a busy moment
     assert choose_forward(net, images, 1000).name == BFLOAT16
     monkeypatch.setattr(fast_forward, "EMBEDDING_TOLERANCE", 1e-9)
     assert choose_forward(net, images, 1000).name == PLAIN

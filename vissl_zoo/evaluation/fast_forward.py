@@ -25,7 +25,9 @@ from vissl_zoo.speed import run_trial
 PLAIN, FOLDED, BFLOAT16 = "float32", "float32 channels-last", "bfloat16 channels-last"
 EMBEDDING_TOLERANCE = 0.05  # of its length, by which an embedding may differ from that of plain float32
 UNCERTAINTY_TOLERANCE = 0.02  # of [0, 1]
-TRIAL_IMAGES = 4  # the ratios at 4 images are those at 32, and the trial costs what 60 fast images do
+TRIAL_IMAGES = (
+    4  # on a CPU: the ratios at 4 images are those at 32, and the trial costs what 60 fast images do
+)
 WORTH_A_TRIAL = 128  # images to come; below that the trial costs more than it saves
 
 _choices: dict[tuple, str] = {}
@@ -53,7 +55,8 @@ def choose_forward(model: nn.Module, images: Tensor, to_come: int, *, exact: boo
 
     Args:
         model: in evaluation mode.
-        images: a batch (B, 3, s, s) float32 of the images to come, on the model's device; the first few are tried.
+        images: a batch (B, 3, s, s) float32 of the images to come, on the model's device. On a CPU the first few are
+            tried; of few images an accelerator's time goes into starting its kernels, whatever the way.
         to_come: how many images will be run.
         exact: plain float32 with deterministic kernels.
     """
@@ -62,13 +65,14 @@ def choose_forward(model: nn.Module, images: Tensor, to_come: int, *, exact: boo
         return Forward(PLAIN, _deterministic(plain.call))
     if to_come < WORTH_A_TRIAL or next(model.parameters()).dtype != torch.float32:
         return plain
-    x = images[:TRIAL_IMAGES]
+    on_cpu = images.device.type == "cpu"
+    x = images[:TRIAL_IMAGES] if on_cpu else images
     key = (repr(model), tuple(x.shape[1:]), str(x.device), torch.get_num_threads())
     ways = {FOLDED: lambda: folded(model), BFLOAT16: lambda: folded(model, bfloat16=True)}
     expected = plain.call(x)
     if key not in _choices:
         built: dict[str, Forward] = {}
-        tried = list(ways) if _bfloat16_pays(x.device) else [FOLDED]
+        tried = list(ways) if not on_cpu or _bfloat16_pays() else [FOLDED]
 
         def attempt(name: str) -> None:
             if (
@@ -167,9 +171,9 @@ def _check_agreement(found: Said, expected: Said) -> None:
         raise ArithmeticError("uncertainty differs")
 
 
-def _bfloat16_pays(device: torch.device) -> bool:
-    """Whether a product of matrices is faster in bfloat16: where it is emulated, trying a network takes too long."""
-    wide = torch.ones(256, 256, device=device)
+def _bfloat16_pays() -> bool:
+    """Whether the CPU multiplies matrices faster in bfloat16; where it is emulated, a trial is too long."""
+    wide = torch.ones(256, 256)
     narrow = wide.to(torch.bfloat16)
-    trial = run_trial({"float32": lambda: wide @ wide, "bfloat16": lambda: narrow @ narrow}, device=device)
+    trial = run_trial({"float32": lambda: wide @ wide, "bfloat16": lambda: narrow @ narrow})
     return trial.choice == "bfloat16"

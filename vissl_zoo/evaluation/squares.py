@@ -66,10 +66,10 @@ def decoded(
         table: the images.
         batches: rows (B,) of each batch.
         size: side of the squares in pixels.
-        workers: threads; by default one for each CPU that this process may use, 8 at most.
+        workers: threads; by default one for each CPU that this process may use, 16 at most.
         canvas: (H, W), to have the whole images at this size too.
     """
-    pool = ThreadPoolExecutor(workers or min(8, usable_cpus()))
+    pool = ThreadPoolExecutor(workers or min(16, usable_cpus()))
     started: deque[tuple[Squares, list[Future]]] = deque()
     try:
         for rows in chain(batches, [None] * _AHEAD):
