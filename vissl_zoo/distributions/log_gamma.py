@@ -15,9 +15,11 @@ largest error over max(|reference|, 1):
     2nd derivative in a          4e-15   5e-10         1e-7    2e-7
 
 lgamma grows like a log a while the difference grows like b log a, so digits cancel; torch.polygamma(1)
-truncates its series early. One form serves both precisions. It costs 0.3 ms instead of 0.05 ms for 512 κ
+truncates its series early. One form serves both precisions. It costs 0.24 ms instead of 0.05 ms for 512 κ
 with their gradient on one CPU core, and torch.compile fuses it.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ def log_gamma_ratio(a: Tensor, b: float) -> Tensor:
     shifted = a + _SHIFT
     steps = torch.log1p(b / _shifts(a)).sum(-1)
     leading = (shifted - 0.5) * torch.log1p(b / shifted) + b * (torch.log(shifted + b) - 1)
-    return leading + (_stirling(shifted + b) - _stirling(shifted)) - steps
+    return leading + _difference(_stirling, shifted, b) - steps
 
 
 def digamma_difference(a: Tensor, b: float) -> Tensor:
@@ -49,12 +51,18 @@ def digamma_difference(a: Tensor, b: float) -> Tensor:
     shifts = _shifts(a)
     steps = (b / (shifts * (shifts + b))).sum(-1)
     leading = torch.log1p(b / shifted) + b / (2 * shifted * (shifted + b))
-    return leading + (_stirling_slope(shifted + b) - _stirling_slope(shifted)) + steps
+    return leading + _difference(_stirling_slope, shifted, b) + steps
 
 
 def _shifts(a: Tensor) -> Tensor:
     """a, a+1, …, a+7 along a new last dimension: (...) -> (..., 8)."""
     return a.unsqueeze(-1) + torch.arange(_SHIFT, dtype=a.dtype, device=a.device)
+
+
+def _difference(series: Callable[[Tensor], Tensor], x: Tensor, b: float) -> Tensor:
+    """series(x + b) - series(x), in one go: of a few hundred κ most of the time goes into starting operations."""
+    above, below = series(torch.stack([x + b, x]))
+    return above - below
 
 
 def _stirling(x: Tensor) -> Tensor:
