@@ -25,9 +25,7 @@ from vissl_zoo.speed import run_trial
 PLAIN, FOLDED, BFLOAT16 = "float32", "float32 channels-last", "bfloat16 channels-last"
 EMBEDDING_TOLERANCE = 0.05  # of its length, by which an embedding may differ from that of plain float32
 UNCERTAINTY_TOLERANCE = 0.02  # of [0, 1]
-TRIAL_IMAGES = (
-    4  # on a CPU: the ratios at 4 images are those at 32, and the trial costs what 60 fast images do
-)
+TRIAL_IMAGES = 4  # on a CPU: the ratios are those at 32 images, and the trial costs what 60 fast images do
 WORTH_A_TRIAL = 128  # images to come; below that the trial costs more than it saves
 
 _choices: dict[tuple, str] = {}

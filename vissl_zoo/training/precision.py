@@ -66,7 +66,7 @@ def _try(recipe: Recipe, method: Method, processes: PartialState) -> Precision:
     """Time float32 and bf16, at as many images of the process's share as the trial's seconds allow."""
     share = recipe.batch_size // processes.num_processes
     on_cpu = processes.device.type == "cpu"
-    # An accelerator has spent most of the time of few images on starting its kernels.
+    # Of few images most of an accelerator's time would go into starting its kernels.
     batch = min(FIRST_BATCH, share) if on_cpu else share
     with spare_copy(method) as spare:
 

@@ -40,7 +40,7 @@ FREE_TO_CHANGE = (
     "threads",  # so do these
     "profile",
 )
-_AGREE_EVERY = 10
+_AGREE_EVERY = 10  # steps between those at which several processes ask whether the time of one is over
 
 
 class Run:

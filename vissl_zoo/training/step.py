@@ -60,7 +60,7 @@ def forward_backward(method: Method, views: list[Tensor], precision: str) -> Cal
             loss = method(views).loss
         loss.backward()
         gradients = [p.grad for p in method.parameters() if p.grad is not None]
-        # Of float32, too, which nothing is made of: each precision is timed with the same work.
+        # Also in float32, where nothing follows from it: each precision is timed with the same work.
         finite = torch.stack([loss.isfinite(), torch.nn.utils.get_total_norm(gradients).isfinite()]).tolist()
         method.zero_grad()
         if precision != "no" and not all(finite):
