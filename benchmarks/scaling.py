@@ -32,7 +32,7 @@ from results import figure_of
 BASE = ("demo", "--data.workers", "2")
 GIB = 2.0**30
 AFFINE = "a constant and a linear part"
-COLOURS = {"images/s": "#1b6ca8", "GiB": "#c8553d", "s to open": "#588157"}
+COLOURS = {"images/s": "#1b6ca8", "GiB": "#c8553d", "s to open": "#588157", "ms a step": "#588157"}
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,13 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return float(intercept), float(slope), float(1 - rest / total) if total > 0 else 1.0
 
 
-def series(points: list[Point]) -> dict[str, list[float]]:
+def series(name: str, points: list[Point]) -> dict[str, list[float]]:
     """The curves of a list of points by unit, without those that could not be measured."""
-    columns = {
-        "images/s": [p.rate for p in points],
-        "GiB": [p.memory for p in points],
-        "s to open": [p.opening for p in points],
-    }
+    columns = {"images/s": [p.rate for p in points], "GiB": [p.memory for p in points]}
+    if name == "images":  # depends on nothing else
+        columns["s to open"] = [p.opening for p in points]
+    if name == "batch":
+        columns["ms a step"] = [1000 * p.x / p.rate for p in points]
     return {unit: column for unit, column in columns.items() if None not in column}
 
 
@@ -203,9 +203,7 @@ def lines(name: str, points: list[Point], repeats: int) -> list[Line]:
     """A line for each curve: its points in `details`, with the fit."""
     x = [p.x for p in points]
     found = []
-    for unit, y in series(points).items():
-        if unit == "s to open" and name != "images":
-            continue  # depends on the number of images alone
+    for unit, y in series(name, points).items():
         fitted = fit(x, y)._asdict() if len(x) > 1 else {}
         details = {"x": x, "y": y, **fitted}
         found.append(Line(f"scaling: {unit} against {name}", unit, repeats=repeats, details=details))
@@ -219,7 +217,7 @@ def draw(curves: dict[str, list[Point]], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, points in curves.items():
-        shown = {unit: y for unit, y in series(points).items() if unit != "s to open" or name == "images"}
+        shown = series(name, points)
         figure = Figure(figsize=(4.6 * len(shown), 3.9), dpi=110, layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(shown)))
         x = np.array([p.x for p in points], dtype=float)

@@ -49,10 +49,12 @@ def test_curves_become_lines_and_pictures(scaling, tmp_path):
         "GiB against images",
         "s to open against images",
         "images/s against batch",
+        "ms a step against batch",
     ]
     assert [line.name for line in found] == [f"scaling: {name}" for name in names]
     assert found[1].details["x"] == X
     assert "linear part" in found[1].details["statement"]
+    assert found[-1].details["y"] == [32, 64]  # of 1,000 images/s
     json.dumps([line.described() for line in found])
     paths = scaling.draw(curves, tmp_path / "new")
     assert [path.name for path in paths] == ["scaling_images.png", "scaling_batch.png"]
