@@ -32,7 +32,7 @@ class RunLog:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
 
-# Embeddings from which the effective rank is computed, at most: of 1,024 it takes seven times as long.
+# Embeddings from which the effective rank is computed, at most: of 1,024 it takes six times as long.
 RANK_ROWS = 256
 
 
