@@ -1,5 +1,6 @@
 """A step by itself: what it is given, and that a method never makes the host read a number from the device."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -62,9 +63,16 @@ def test_no_step_reads_a_number_from_the_device(name, monkeypatch):
         method.on_step_end()
 
 
+@pytest.fixture
+def fake_cuda():
+    with FakeTensorMode(), contextlib.suppress(RuntimeError, AssertionError):
+        return torch.empty(2, device="cuda").copy_(torch.empty(2, device="cuda")).device
+    pytest.skip("this torch asks for a CUDA driver even to copy fake tensors, as 2.6 does")
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-def test_no_step_mixes_devices(name, monkeypatch):
+def test_no_step_mixes_devices(fake_cuda, name, monkeypatch):
     """Fake tensors of an accelerator need none, and raise when a step adds to them something made on the host.
 
     The forward pass and what a method does around it alone: autograd asks for the accelerator itself.
@@ -72,13 +80,13 @@ def test_no_step_mixes_devices(name, monkeypatch):
     recipe = small(name)
     method = method_of(recipe)
     monkeypatch.setattr(base, "_pairs", base._pairs.__wrapped__)
-    with FakeTensorMode(allow_non_fake_inputs=False) as fake, torch.no_grad():
-        fake_tensors_of(method, lambda value: fake.from_tensor(value).to("cuda"))
-        views = [torch.empty(4, 3, size, size, device="cuda") for size in (32, 32, 16)]
+    with FakeTensorMode(allow_non_fake_inputs=False), torch.no_grad():
+        fake_tensors_of(method, lambda value: torch.empty(value.shape, dtype=value.dtype, device=fake_cuda))
+        views = [torch.empty(4, 3, size, size, device=fake_cuda) for size in (32, 32, 16)]
         method.on_step_start(0.5)
         loss = method(views).loss
         method.on_step_end()
-        assert loss.device.type == "cuda"
+        assert loss.device == fake_cuda
 
 
 @pytest.mark.parametrize("name", NAMES)
