@@ -116,7 +116,7 @@ def ours(turns: Turns, folder: str, exact: bool, workers: int) -> None:
     table = open_images(folder)
 
     def unit() -> int:
-        scored = list(score_images(model, table, SIZE, exact=exact, workers=workers or None))
+        scored = list(score_images(model, table, SIZE, exact=exact, workers=max(1, workers)))
         assert all(error is None for batch in scored for error in batch.errors)
         return sum(len(batch.rows) for batch in scored)
 

@@ -10,7 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vissl_zoo
 from vissl_zoo.evaluation import fast_forward
-from vissl_zoo.evaluation.fast_forward import BFLOAT16, FOLDED, PLAIN, choose_forward, fold_batch_norm, folded
+from vissl_zoo.evaluation.fast_forward import (
+    BFLOAT16,
+    FOLDED,
+    PLAIN,
+    Forward,
+    choose_forward,
+    fold_batch_norm,
+    folded,
+)
 from vissl_zoo.speed import Trial
 
 
@@ -112,6 +120,32 @@ def test_a_model_that_cannot_be_traced_is_not_folded(images):
     embedding, kappa, uncertainty = folded(model).call(images)
     torch.testing.assert_close(embedding, model(images))
     assert kappa is uncertainty is None
+
+
+@pytest.mark.parametrize("device, tried", [("cpu", fast_forward.TRIAL_IMAGES), ("meta", 32)])
+def test_an_accelerator_tries_the_whole_batch(net, images, monkeypatch, device, tried):
+    """And bfloat16 without asking whether matrices alone are faster in it."""
+    seen, asked = [], []
+
+    def represent(model, x):
+        seen.append(len(x))
+        return torch.ones(len(x), 4), None, None
+
+    def run_trial(ways, **options):
+        asked.extend(ways)
+        for way in ways.values():
+            way()
+        return Trial(FOLDED, {}, {})
+
+    way = lambda model, bfloat16=False: Forward(  # noqa: E731
+        BFLOAT16 if bfloat16 else FOLDED, lambda x: represent(model, x)
+    )
+    for name, stand_in in {"_represent": represent, "folded": way, "run_trial": run_trial}.items():
+        monkeypatch.setattr(fast_forward, name, stand_in)
+    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda: device == "cpu")
+    assert choose_forward(net, images[:32].to(device), 1000).name == FOLDED
+    assert set(seen) == {tried}
+    assert asked == [PLAIN, FOLDED, BFLOAT16]
 
 
 def test_the_trial_decides_once_for_a_model_and_a_size(net, images, monkeypatch):

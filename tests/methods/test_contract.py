@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vissl_zoo.methods import METHODS, create_method, table
-from vissl_zoo.methods.base import Row
+from vissl_zoo.methods.base import Latents, Row, _pairs
 
 BACKBONES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 
@@ -155,3 +155,14 @@ def test_unknown_names_and_options_are_refused(build):
     model.reset_classifier(3)
     with pytest.raises(ValueError, match="kappa head"):
         create_method("vi_simsiam", model)
+
+
+def test_pairs_first_asked_for_in_inference_serve_a_training():
+    """They are kept, and what is made in inference mode could not be saved for a backward pass."""
+    _pairs.cache_clear()
+    y = torch.randn(3, 5, 7)
+    with torch.inference_mode():
+        Latents(y, mean=y, target=y, kappa=y[..., 0]).paired()
+    mean = torch.randn(3, 5, 7, requires_grad=True)
+    Latents(y, mean=mean, target=y, kappa=y[..., 0]).paired()[0].sum().backward()
+    assert torch.equal(mean.grad, torch.full_like(mean, 2.0))

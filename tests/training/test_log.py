@@ -67,17 +67,25 @@ def test_singular_values(shape):
     assert (found.sort(descending=True).values - expected).abs().max() < 3e-8 * expected[0]
 
 
-def test_the_rank_of_a_large_batch_is_that_of_some_of_both_views():
-    """Of 2 × 512 embeddings every fourth; the views lie along different axes, and both are among them."""
-    y = torch.zeros(2, 512, 8)
-    y[0, :, 0], y[1, :, 1] = 1, 1
-    assert y.flatten(0, 1).shape[0] == 4 * RANK_ROWS
-    both = collapse_signals(y + 1e-9 * torch.randn_like(y))["effective_rank"].item()
-    y[1, :, 1], y[1, :, 0] = 0, 1
-    assert both == pytest.approx(1, abs=1e-3)  # one line between them
-    y[0, :, 0] = 0
-    y[0, torch.arange(512), torch.arange(512) // 4 % 8] = 1
-    assert collapse_signals(y)["effective_rank"].item() == pytest.approx(7, rel=0.1)
+@pytest.mark.parametrize("views, batch", [(8, 512), (2, 512), (8, 64), (3, 100)])
+def test_the_rank_of_many_embeddings_is_that_of_as_many_images_as_can_be(views, batch):
+    """And so it does not fall when the views of an image come to agree."""
+    torch.manual_seed(0)
+    images = torch.randn(batch, 512)
+    equal = collapse_signals(images.expand(views, batch, 512))["effective_rank"].item()
+    expected = collapse_signals(images[None, :RANK_ROWS])["effective_rank"].item()
+    assert equal == pytest.approx(expected, rel=0.05)
+    apart = collapse_signals(torch.randn(views, batch, 512))["effective_rank"].item()
+    assert apart < RANK_ROWS  # of all rows it would be more
+
+
+def test_the_rank_is_of_all_views():
+    y = torch.zeros(4, 128, 8)
+    for view in range(4):
+        y[view, :, view] = 1
+    assert collapse_signals(y)["effective_rank"].item() == pytest.approx(
+        3, rel=0.01
+    )  # four points span three
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_a_batch_that_does_not_fit_is_halved():
             raise torch.OutOfMemoryError("out of memory")
         return "found"
 
-    assert precision._within_memory(trial, 64) == "found"
+    assert precision._within_memory(trial, 64, 3) == "found"
     assert tried == [64, 32, 16]
 
 
@@ -135,3 +136,21 @@ def test_large_images_get_a_small_batch(processes, monkeypatch):
     monkeypatch.setattr(precision, "SECONDS", 64 / 8 * precision.PASSES * 16.0)
     choose_precision(recipe, method_of(recipe), processes)
     assert batches[2:] == [8, 64]
+
+
+@pytest.mark.parametrize("seconds, repeats", [(0.01, [1, 7]), (0.5, [1, 4]), (60.0, [1, 1])])
+def test_an_accelerator_is_tried_with_its_whole_batch(processes, monkeypatch, seconds, repeats):
+    """And as often as the time allows."""
+    seen = []
+
+    def slow(ways, *, repeats, device):
+        views = next(c.cell_contents for c in ways["no"].__closure__ if isinstance(c.cell_contents, list))
+        seen.append((len(views[0]), repeats))
+        return Trial("bf16", {"no": seconds, "bf16": seconds}, {})
+
+    monkeypatch.setattr(precision, "run_trial", slow)
+    recipe = dataclasses.replace(RECIPE, batch_size=64)
+    method = method_of(recipe)
+    accelerator = SimpleNamespace(num_processes=1, device=torch.device("meta"))
+    assert choose_precision(recipe, method, accelerator).name == "bf16"
+    assert seen == [(64, n) for n in repeats]

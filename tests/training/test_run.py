@@ -22,9 +22,9 @@ def test_weights_that_are_no_numbers_are_not_saved():
 class Asked:
     """An accelerator that notes at which steps its processes were asked; another process says `other`."""
 
-    def __init__(self, processes, other=0.0):
+    def __init__(self, processes, other=0.0, device="cpu"):
         self.num_processes, self.other, self.at = processes, other, []
-        self.device = torch.device("cpu")
+        self.device = torch.device(device)
 
     def out_of_time(self, minutes, step):
         run = SimpleNamespace(
@@ -33,13 +33,15 @@ class Asked:
             step=step,
             _started=time.monotonic(),
         )
-        self.step = step
+        self.step, self.minutes = step, minutes
         return Run.out_of_time.fget(run)
 
     def reduce(self, flag, how):
         assert how == "sum"
+        assert flag.device == self.device
         self.at.append(self.step)
-        return flag + self.other
+        own = float(self.minutes < 1)  # what stands in a tensor of meta nobody can read
+        return torch.tensor(own + self.other)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -56,11 +58,11 @@ def test_one_process_asks_nobody(minutes, over):
     assert asked.at == []
 
 
-def test_several_processes_stop_at_the_same_step():
-    """Also one whose own time is not over; they agree at every tenth step."""
-    asked = Asked(2, other=1.0)
-    stopped = [step for step in range(1, 31) if asked.out_of_time(60.0, step)]
-    assert stopped == asked.at == [10, 20, 30]
-    asked = Asked(2)
+@pytest.mark.parametrize("device, asked_at", [("cpu", list(range(1, 31))), ("meta", [10, 20, 30])])
+def test_several_processes_stop_at_the_same_step(device, asked_at):
+    """Also one whose own time is not over; on accelerators they ask each other at every tenth step."""
+    asked = Asked(2, other=1.0, device=device)
+    assert [step for step in range(1, 31) if asked.out_of_time(60.0, step)] == asked.at == asked_at
+    asked = Asked(2, device=device)
     assert not any(asked.out_of_time(60.0, step) for step in range(1, 31))
-    assert [step for step in range(1, 31) if asked.out_of_time(1e-9, step)] == [10, 20, 30]
+    assert [step for step in range(1, 31) if asked.out_of_time(1e-9, step)] == asked_at

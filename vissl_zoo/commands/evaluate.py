@@ -32,7 +32,7 @@ class Data:
     label_column: str | None = None
     """The column that holds the class labels; found if not given, and optional."""
     workers: int | None = None
-    """Workers that decode images; by default one for each CPU, 8 at most."""
+    """Workers that decode images; by default one for each CPU, 16 at most."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import io
 import os
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image, UnidentifiedImageError
 
 from vissl_zoo.errors import UserError
@@ -19,6 +20,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def default_workers() -> int:
+    """Threads or processes that decode where nobody says how many: one for each CPU, 16 at most.
+
+    A container or a job scheduler may lend this process fewer CPUs than there are; that is heeded.
+    """
+    return min(16, cpu_count())
 
 
 class BadImage(UserError):

@@ -1,12 +1,11 @@
 """A store for a table: in memory if it fits, else in a mapped file, else decoded as it is asked for."""
 
-import os
-
 import numpy as np
 import torch
 
 from vissl_zoo.data.base import Batch, ImageStore
 from vissl_zoo.data.canvas import canvas_size
+from vissl_zoo.data.decode import default_workers
 from vissl_zoo.data.held import HeldStore, MemoryStore
 from vissl_zoo.data.mapped import open_mapped
 from vissl_zoo.data.onthefly import StreamingStore
@@ -33,7 +32,7 @@ def open_store(
 
     Args:
         workers: threads that decode into memory or a map, or processes that decode on the fly (0: none beside this
-            one); by default one for each CPU that this process may use, 8 at most.
+            one); by default see `default_workers`.
         memory_limit: bytes; canvases that need more are not held in memory.
         disk_limit: bytes; canvases that then need no more than this are decoded once into a file of the cache,
             shared by the processes and later runs of this machine, if twice their size is free there. All such files
@@ -53,7 +52,7 @@ def open_store(
     if rows.ndim != 1 or not len(rows):
         raise ValueError(f"rows must be a non-empty vector, not of shape {rows.shape}")
     if workers is None:
-        workers = min(8, _usable_cpus())
+        workers = default_workers()
     canvas = canvas_size(table, image_size)
     tally = BadImageTally(table.path, max_bad_fraction)
     need = len(rows) * 3 * canvas[0] * canvas[1]
@@ -66,9 +65,3 @@ def open_store(
     if store is not None:
         return store.to(device, share=device_share)
     return StreamingStore(table, rows, canvas, tally, workers=workers)
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # a container or a job scheduler may lend fewer than there are
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

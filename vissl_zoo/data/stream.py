@@ -23,7 +23,7 @@ from datasets.distributed import split_dataset_by_node
 
 from vissl_zoo.data.base import Batch
 from vissl_zoo.data.canvas import PROBES, choose_canvas, fit_to_canvas
-from vissl_zoo.data.decode import BadImage, decode, why_unreadable
+from vissl_zoo.data.decode import BadImage, decode, default_workers, why_unreadable
 from vissl_zoo.data.decode import image_size as image_size_of
 from vissl_zoo.data.slices import split_name
 from vissl_zoo.data.sources import Source, find_source, open_rows
@@ -56,7 +56,7 @@ def open_stream(
             read as they come; of folders of images and of "shapes" all rows are known, so their shuffle is exact.
         buffer: rows among which the next is drawn; each process holds them encoded, 10,000 of ImageNet in about
             1 GB. It should span several shards if each has few classes.
-        workers: threads that decode; by default one per CPU, up to 16.
+        workers: threads that decode; by default see `default_workers`.
         max_bad_fraction: how many images may be corrupt, judged by each process from its 100th image on.
 
     Raises:
@@ -72,9 +72,7 @@ def open_stream(
             f'{source.path}: "{split}": of data that are streamed there is no part, only "{name}"'
         )
     rows = open_rows(source, source.find_split(name), image_column)
-    return ImageStream(
-        source, rows, image_size, buffer, seed, workers or min(16, os.cpu_count() or 1), max_bad_fraction
-    )
+    return ImageStream(source, rows, image_size, buffer, seed, workers or default_workers(), max_bad_fraction)
 
 
 @dataclass(eq=False)

@@ -61,7 +61,7 @@ def _shifts(a: Tensor) -> Tensor:
 
 def _difference(series: Callable[[Tensor], Tensor], x: Tensor, b: float) -> Tensor:
     """series(x + b) - series(x), in one go: of a few hundred κ most of the time goes into starting operations."""
-    above, below = series(torch.stack([x + b, x]))
+    above, below = series(torch.stack([x + b, x])).unbind()
     return above - below
 
 

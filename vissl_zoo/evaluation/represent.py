@@ -65,7 +65,7 @@ def represented(
         rows: rows of the table.
         exact: see above; else the fastest way to run the model is found out, see `choose_forward`.
         batch_size: images of a forward pass; by default 32 on a CPU and 256 on an accelerator.
-        workers: threads that decode; by default one for each CPU.
+        workers: threads that decode; by default one for each CPU, 16 at most.
         canvas: (H, W), to have the whole images decoded too.
         from_canvas: take the central crop from the canvas, as all that compares it with other views must.
     """

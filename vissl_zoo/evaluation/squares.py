@@ -7,7 +7,6 @@ a square canvas of 1.5 times the size, as training and the augmentations need it
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vissl_zoo.data import BadImage, ImageTable
+from vissl_zoo.data import BadImage, ImageTable, default_workers
 from vissl_zoo.data.canvas import fit_to_canvas
 from vissl_zoo.evaluation.features import PHOTO_CROP
 
@@ -66,10 +65,10 @@ def decoded(
         table: the images.
         batches: rows (B,) of each batch.
         size: side of the squares in pixels.
-        workers: threads; by default one for each CPU that this process may use, 16 at most.
+        workers: threads; by default see `default_workers`.
         canvas: (H, W), to have the whole images at this size too.
     """
-    pool = ThreadPoolExecutor(workers or min(16, usable_cpus()))
+    pool = ThreadPoolExecutor(workers or default_workers())
     started: deque[tuple[Squares, list[Future]]] = deque()
     try:
         for rows in chain(batches, [None] * _AHEAD):
@@ -82,11 +81,6 @@ def decoded(
                 yield squares
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use: a container or a job scheduler may lend fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start(

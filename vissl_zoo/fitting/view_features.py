@@ -145,7 +145,7 @@ def extract_views(
                 views = pipeline(batch.images.to(parameter.device), batch.sizes, number)
                 x = torch.cat(views)
                 if forward is None:
-                    forward = choose_forward(model, x, total, exact=exact)
+                    forward = choose_forward(model, x[:FORWARD], total, exact=exact)
                 # In parts of `FORWARD` at most: many views of one image must not be one pass.
                 said = torch.cat([forward.call(part)[0].cpu() for part in x.split(FORWARD)])
             embedding = said.unflatten(0, (pipeline.standard, -1)).transpose(0, 1)

@@ -87,8 +87,9 @@ class Latents:
 @lru_cache  # copying indices to a device makes the host wait for it
 def _pairs(views: int, targets: int, own_target: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     both = [(i, j) for i in range(views) for j in range(targets) if (i == j) == own_target]
-    index = torch.tensor(both, device=device).T
-    return index[0], index[1]
+    with torch.inference_mode(False):  # kept for a training, too
+        index = torch.tensor(both, device=device).T
+        return index[0], index[1]
 
 
 @dataclass

@@ -53,7 +53,7 @@ class DirectPredictor(nn.Module):
         total = all_reduce_sum(torch.cat([self._sum.flatten(), count]))
         moment = (total[:-1] / total[-1]).view_as(self.moment)
         self._sum, self._count = None, 0
-        # Chosen on the device: an `if` would make the host wait for it at every step.
+        # Chosen on the device: an `if` would make the host wait for it at every step, as `every` > 1 does.
         self.moment.copy_(torch.where(self.updates == 0, moment, self.moment.lerp(moment, 1 - self.momentum)))
         if self.every == 1 or int(self.updates) % self.every == 0:
             self.weight.copy_(direct_weight(self.moment, self.epsilon))

@@ -35,7 +35,7 @@ class Data:
     buffer: int = 10_000
     """Images that a stream is shuffled among."""
     workers: int | None = None
-    """Workers that decode images; by default one for each CPU, 8 at most."""
+    """Workers that decode images; by default one for each CPU, 16 at most."""
     memory_gib: float = 4.0
     """Decoded images are kept in memory, in each process, if they fit in this many GiB."""
     disk_gib: float = 0.0
@@ -156,7 +156,8 @@ class Recipe:
     resume: bool = False
     """Go on from the newest checkpoint in the output folder."""
     max_minutes: float | None = None
-    """Save and stop after this long; `--resume` goes on exactly where it stopped."""
+    """Save and stop after this long (on several accelerators at the next tenth step); `--resume` goes on exactly where
+    it stopped."""
     tracker: str | None = None
     """Also log to a tracker that accelerate knows and that is installed (tensorboard, wandb, ...)."""
     profile: bool = False

@@ -66,7 +66,7 @@ def score_images(
         seed: of the views.
         exact: the same bits in every run, see `represented`; slower.
         batch_size: images of a forward pass; by default chosen by the device.
-        workers: threads that decode; by default one for each CPU.
+        workers: threads that decode; by default one for each CPU, 16 at most.
 
     Raises:
         ValueError: `views` or `batch_size` below 1, or a row that the table does not have.

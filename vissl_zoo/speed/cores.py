@@ -35,7 +35,8 @@ def take_cores(threads: int | None, processes: int = 1) -> str | None:
         torch.set_num_threads(threads)
     elif launcher is not None and os.environ.get("OMP_NUM_THREADS") == "1":
         # What affinity and a container's quota leave; threads of one core share its arithmetic units.
-        share = cpu_count(only_physical_cores=True) // int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+        here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or processes))
+        share = cpu_count(only_physical_cores=True) // here
         if share > 1:
             torch.set_num_threads(share)
             return f"{share} ({launcher} had left 1; --threads)"

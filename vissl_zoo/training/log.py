@@ -41,14 +41,17 @@ def collapse_signals(embedding: Tensor) -> dict[str, Tensor]:
 
     `embedding_std` is the deviation of the L2-normalised embeddings times √F: about 1 when they spread over
     the sphere, 0 when they are one point (Chen and He, 2021, Fig. 2). `effective_rank` is the exponential of
-    the entropy of the singular values (Roy and Vetterli, 2007): how many dimensions are in use, by up to `RANK_ROWS`
-    evenly spread embeddings.
+    the entropy of the singular values (Roy and Vetterli, 2007): how many dimensions are in use. Of more
+    than `RANK_ROWS` embeddings as many are looked at, each of another image where there are so many, and of all views.
     """
     flat = normalize(embedding.flatten(0, 1).float(), dim=1)
     deviation = flat.std(dim=0).mean() * math.sqrt(flat.shape[1])
     if not flat.isfinite().all():  # LAPACK would raise, and hide that the loss is what diverged
         return {"embedding_std": deviation, "effective_rank": torch.full_like(deviation, math.nan)}
-    some = flat[:: math.ceil(len(flat) / RANK_ROWS)]
+    (views, batch), rows = embedding.shape[:2], min(RANK_ROWS, len(flat))
+    # Every n-th row would be the same few images in each view, whose rank falls as the views come to agree.
+    k = torch.arange(rows, device=flat.device)
+    some = flat.index_select(0, k % views * batch + k * batch // rows)
     values = singular_values(some - some.mean(dim=0)).to(flat)
     share = values / values.sum().clamp_min(1e-12)
     return {"embedding_std": deviation, "effective_rank": torch.special.entr(share).sum().exp()}

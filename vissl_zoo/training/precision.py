@@ -63,10 +63,13 @@ def choose_precision(recipe: Recipe, method: Method, processes: PartialState) ->
 
 
 def _try(recipe: Recipe, method: Method, processes: PartialState) -> Precision:
-    """Time float32 and bf16, at as many images of the process's share as the trial's seconds allow."""
+    """Time float32 and bf16 for some seconds.
+
+    On a CPU with as many images of the process's share as that allows. Of few images most of an accelerator's time
+    would go into starting its kernels: there with the whole share, as often as the seconds allow.
+    """
     share = recipe.batch_size // processes.num_processes
     on_cpu = processes.device.type == "cpu"
-    # Of few images most of an accelerator's time would go into starting its kernels.
     batch = min(FIRST_BATCH, share) if on_cpu else share
     with spare_copy(method) as spare:
 
@@ -75,10 +78,13 @@ def _try(recipe: Recipe, method: Method, processes: PartialState) -> Precision:
             ways = {name: forward_backward(spare, views, name) for name in ("no", "bf16")}
             return run_trial(ways, repeats=repeats, device=processes.device)
 
-        found = trial(batch, 1) if on_cpu else _within_memory(trial, batch)
-        if on_cpu and not found.failures:
-            affordable = batch * SECONDS / (PASSES * sum(found.seconds.values()))
-            found = _within_memory(trial, _broadcast(max(batch, min(share, int(affordable)))))
+        found = _within_memory(trial, batch, 1)
+        if not found.failures:
+            passes = SECONDS / sum(found.seconds.values())  # of each precision over the batch
+            if on_cpu:
+                batch = _broadcast(max(batch, min(share, int(batch * passes / PASSES))))
+            repeats = PASSES - 1 if on_cpu else _broadcast(max(1, min(PASSES - 1, int(passes))))
+            found = _within_memory(trial, batch, repeats)
     if found.failures:
         return Precision("no", f"bf16 failed in a trial: {found.failures['bf16']}")
     times = found.seconds["no"] / found.seconds["bf16"]
@@ -87,11 +93,11 @@ def _try(recipe: Recipe, method: Method, processes: PartialState) -> Precision:
     )
 
 
-def _within_memory(trial, batch: int):
+def _within_memory(trial, batch: int, repeats: int):
     """The trial at `batch` images or, where float32 needs more memory than there is, at fewer."""
     while True:
         try:
-            return trial(batch, PASSES - 1)
+            return trial(batch, repeats)
         except torch.OutOfMemoryError:
             if batch <= 2:
                 raise

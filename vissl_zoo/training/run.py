@@ -40,7 +40,9 @@ FREE_TO_CHANGE = (
     "threads",  # so do these
     "profile",
 )
-_AGREE_EVERY = 10  # steps between those at which several processes ask whether the time of one is over
+_AGREE_EVERY = (
+    10  # steps after which the processes of several accelerators ask whether the time of one is over
+)
 
 
 class Run:
@@ -72,15 +74,16 @@ class Run:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether --max-minutes have passed in this try; several processes agree on it, every `_AGREE_EVERY` steps."""
+        """Whether --max-minutes have passed in this try; processes agree on it, on accelerators now and then."""
         if self.recipe.max_minutes is None:
             return False
         over = time.monotonic() - self._started > 60 * self.recipe.max_minutes
         if self.accelerator.num_processes == 1:
             return over
-        if self.step % _AGREE_EVERY:  # the host waits for the device to agree
+        device = self.accelerator.device
+        if device.type != "cpu" and self.step % _AGREE_EVERY:  # for what the host would wait for it
             return False
-        flag = torch.tensor(float(over), device=self.accelerator.device)
+        flag = torch.tensor(float(over), device=device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def start(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
