@@ -177,7 +177,7 @@ def fit(x: Sequence[float], y: Sequence[float]) -> Fit:
     else:
         statement = f"not linear (slope {slope:+.2f}, R² {r2:.3f}; a + b·x: R² {linear_r2:.3f})"
     if len(x) < 3:
-        statement += "; two points fit any line"
+        statement = f"{y[-1] / y[0]:.2f} times from {x[0]:,g} to {x[-1]:,g} (two points fit any line)"
     return Fit(slope, r2, a, b, linear_r2, statement)
 
 

@@ -35,7 +35,8 @@ def test_fits_say_what_is_linear(scaling, y, slope, said):
 def test_a_fit_recovers_constant_and_slope_and_warns_of_two_points(scaling):
     fit = scaling.fit(X, [0.5 + 2e-5 * x for x in X])
     assert (fit.a, fit.b, fit.linear_r2) == pytest.approx((0.5, 2e-5, 1))
-    assert "two points fit any line" in scaling.fit(X[:2], [1.0, 2.0]).statement
+    said = "2.00 times from 1,000 to 10,000 (two points fit any line)"
+    assert scaling.fit(X[:2], [1.0, 2.0]).statement == said
 
 
 def test_curves_become_lines_and_pictures(scaling, tmp_path):
