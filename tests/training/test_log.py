@@ -83,9 +83,8 @@ def test_the_rank_is_of_all_views():
     y = torch.zeros(4, 128, 8)
     for view in range(4):
         y[view, :, view] = 1
-    assert collapse_signals(y)["effective_rank"].item() == pytest.approx(
-        3, rel=0.01
-    )  # four points span three
+    four_points_span = collapse_signals(y)["effective_rank"].item()
+    assert four_points_span == pytest.approx(3, rel=0.01)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

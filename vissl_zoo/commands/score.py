@@ -47,8 +47,8 @@ class Arguments:
     embeddings: str | None = None
     """Also write the embeddings, .npy: float32 (N, F), row by row those of the table, NaN where an image failed."""
     views: int = 1
-    """Score by the mean κ over so many augmented views in place of the one clean crop: better, and as many times
-    slower."""
+    """Score by the mean κ over so many augmented views in place of the one clean crop: at times better, and as
+    many times slower."""
     exact: bool = False
     """Decode at full size and compute in float32, for numbers that do not depend on the machine's fastest way, but
     for the last digit of κ on the batch size."""

@@ -40,9 +40,7 @@ FREE_TO_CHANGE = (
     "threads",  # so do these
     "profile",
 )
-_AGREE_EVERY = (
-    10  # steps after which the processes of several accelerators ask whether the time of one is over
-)
+_AGREE_EVERY = 10  # steps after which several accelerators' processes ask whether the time of one is over
 
 
 class Run:
