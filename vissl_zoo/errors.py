@@ -1,8 +1,10 @@
-"""The one exception a person who types a command is meant to read."""
+"""What a user can put right: one line that names the file, the flag or the row."""
 
 
 class UserError(Exception):
-    """Something the user can put right: the message is one line that names the file, the key or the row.
+    """A mistake in the input; commands print its one line and exit with code 2."""
 
-    Commands print it on stderr without a traceback and exit with code 2.
-    """
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something, or else the name of its kind."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
