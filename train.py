@@ -28,6 +28,8 @@ from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
+from vissl_zoo.cpu.allocator import keep_freed_memory
+from vissl_zoo.cpu.small_maps import use_small_maps
 from vissl_zoo.data import (
     BadImage,
     Batch,
@@ -44,9 +46,7 @@ from vissl_zoo.evaluation.report import open_measured, write_report
 from vissl_zoo.hub import export_model, render_card
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
-from vissl_zoo.networks.small_maps import use_small_maps
 from vissl_zoo.recipes import Recipe, parse
-from vissl_zoo.speed import keep_freed_memory
 from vissl_zoo.speed.clock import VIEWS
 from vissl_zoo.training import (
     GradientGuard,

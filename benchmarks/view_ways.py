@@ -20,7 +20,8 @@ from pictures import photos
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vissl_zoo.speed import run_trial, take_device
+from vissl_zoo.cpu.device import take_device
+from vissl_zoo.speed import run_trial
 from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD, ViewPipeline
 
 IMAGES = 512  # generated ones that the views are taken of

@@ -30,11 +30,11 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
 from vissl_zoo.cli import parse_flags
+from vissl_zoo.cpu.cores import take_cores
 from vissl_zoo.data import ImageTable
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.hub import export_model
-from vissl_zoo.speed import take_cores
 
 FEW = 50  # test images: with fewer an accuracy is uncertain by 7 points and more
 USE = """

@@ -18,20 +18,20 @@ MAY_IMPORT = {
     "models": {"distributions", "networks", "weights"},
     "speed": set(),
     "methods": {"distributions", "networks", "models"},
-    "data": set(),
+    "cpu": set(),
+    "data": {"cpu"},
     "cli": set(),
-    "commands": {"cli", "data", "evaluation", "scoring", "fitting", "hub", "speed"},
+    "commands": {"cli", "data", "evaluation", "scoring", "fitting", "hub", "cpu", "speed"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
-    "evaluation": {"models", "data", "views", "hub", "speed"},
-    "scoring": {"models", "data", "views", "evaluation", "hub", "speed"},
-    "fitting": {"distributions", "networks", "models", "data", "views", "evaluation", "hub", "speed"},
+    "evaluation": {"models", "data", "views", "hub", "cpu", "speed"},
+    "scoring": {"models", "data", "views", "evaluation", "hub", "cpu", "speed"},
+    "fitting": {"distributions", "networks", "models", "data", "views", "evaluation", "hub", "cpu", "speed"},
     "hub": {"models", "networks", "weights", "cli"},  # its tools ship and cards are commands
-    "training": {"recipes", "methods", "models", "networks", "data", "views", "speed"},
+    "training": {"recipes", "methods", "models", "networks", "data", "views", "cpu", "speed"},
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}
-HARMLESS = {"joblib.cpu_count"}
 CALLS = {"torch.save", "torch.load", "torch.serialization.save", "torch.serialization.load"}
 
 
@@ -83,7 +83,7 @@ def unsafe(file: Path) -> list[str]:
         if isinstance(node, ast.Import):
             names = {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names = {f"{node.module}.{a.name}" for a in node.names} - HARMLESS
+            names = {f"{node.module}.{a.name}" for a in node.names}
             names |= {name.split(".")[0] for name in names}
         elif isinstance(node, ast.Attribute):
             names = {ast.unparse(node)}

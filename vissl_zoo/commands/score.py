@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from vissl_zoo.cli import parse_flags
+from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.loading import load_model
 from vissl_zoo.scoring.export_to import check_files, export_scores
@@ -18,7 +19,6 @@ from vissl_zoo.scoring.inputs import find_inputs
 from vissl_zoo.scoring.page import Page, number
 from vissl_zoo.scoring.run import Settings, score_inputs
 from vissl_zoo.scoring.table import Scores, check_output
-from vissl_zoo.speed import take_device
 
 ABOUT = "score photos: κ, uncertainty, embeddings, and a gallery to look at"
 TABLES = (".parquet", ".csv", ".jsonl")

@@ -4,9 +4,9 @@ import io
 import os
 
 import numpy as np
-from joblib import cpu_count
 from PIL import Image, UnidentifiedImageError
 
+from vissl_zoo.cpu.cores import usable_cores
 from vissl_zoo.errors import UserError
 
 _ORIENTATION_TAG = 0x0112
@@ -27,7 +27,7 @@ def default_workers() -> int:
 
     A container or a job scheduler may lend this process fewer CPUs than there are; that is heeded.
     """
-    return min(16, cpu_count())
+    return min(16, usable_cores())
 
 
 class BadImage(UserError):

@@ -21,7 +21,7 @@ class GradientGuard:
     At feature maps of one pixel, as in the last stage of a network for images of 16, oneDNN's bfloat16 kernel for the
     weights' gradient multiplies memory that nobody wrote by zero (torch 2.15, AVX512-BF16). That is nothing, unless
     what lies there reads as NaN or infinity: then the loss is well and a few hundred weights are lost for good.
-    `networks.small_maps` keeps most convolutions from that kernel; those with groups or a bias still run it. (For
+    `cpu.small_maps` keeps most convolutions from that kernel; those with groups or a bias still run it. (For
     float16 there is loss scaling; on an accelerator looking at the gradient would make the host wait.)
 
     Attributes:

@@ -6,9 +6,9 @@ from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 
+from vissl_zoo.cpu.cores import take_cores
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes.base import Recipe
-from vissl_zoo.speed import take_cores
 from vissl_zoo.training.precision import Precision
 
 

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from vissl_zoo.speed import allocator
-from vissl_zoo.speed.allocator import keep_freed_memory
+from vissl_zoo.cpu import allocator
+from vissl_zoo.cpu.allocator import keep_freed_memory
 
 # In a process of its own: what is set is set for good.
 SCRIPT = """
 import json, resource
 import torch
-from vissl_zoo.speed.allocator import keep_freed_memory
+from vissl_zoo.cpu.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,16 +1,40 @@
-"""Torch's threads on a CPU's cores."""
+"""How many cores this process may use, and torch's threads on them."""
 
 from __future__ import annotations
 
 import os
-
-import torch
-from joblib import cpu_count
+from pathlib import Path
 
 from vissl_zoo.errors import UserError
 
 # What each launcher sets in every process that it starts, beside OMP_NUM_THREADS.
 LAUNCHERS = {"ACCELERATE_DYNAMO_BACKEND": "accelerate launch", "TORCHELASTIC_RUN_ID": "torchrun"}
+SYSTEM = Path("/sys")
+
+
+def usable_cores(*, physical: bool = False) -> int:
+    """How many CPUs this process may use: affinity and a container's quota are heeded.
+
+    Of the `physical` ones those that share their arithmetic units count as one.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cpus = os.sched_getaffinity(0)
+        cores = len({_core(cpu) for cpu in cpus} if physical else cpus)
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = (SYSTEM / "fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or a quota of "max"
+        return cores
+
+
+def _core(cpu: int) -> str:
+    """The CPUs of the same core, as the system names them."""
+    try:
+        return (SYSTEM / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
 
 
 def take_cores(threads: int | None, processes: int = 1) -> str | None:
@@ -27,6 +51,8 @@ def take_cores(threads: int | None, processes: int = 1) -> str | None:
     Raises:
         UserError: `threads` is less than 1 or more than this machine runs at a time.
     """
+    import torch  # here, so that counting cores loads no torch
+
     launcher = next((name for mark, name in LAUNCHERS.items() if mark in os.environ), None)
     if threads is not None:
         most = os.cpu_count() or threads
@@ -34,9 +60,7 @@ def take_cores(threads: int | None, processes: int = 1) -> str | None:
             raise UserError(f"--threads must lie between 1 and {most}, what this machine has, not {threads}")
         torch.set_num_threads(threads)
     elif launcher is not None and os.environ.get("OMP_NUM_THREADS") == "1":
-        # What affinity and a container's quota leave; threads of one core share its arithmetic units.
-        here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or processes))
-        share = cpu_count(only_physical_cores=True) // here
+        share = usable_cores(physical=True) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or processes))
         if share > 1:
             torch.set_num_threads(share)
             return f"{share} ({launcher} had left 1; --threads)"

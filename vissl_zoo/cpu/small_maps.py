@@ -1,21 +1,8 @@
 """Training convolutions over maps of a few pixels as matrix products, on a CPU several times as fast.
 
 The last stages of a network for images of 32 or 64 have maps of 1 to 4 pixels. There a 3 × 3 kernel lies mostly on the
-padding, and oneDNN's direct kernels, made for rows of many pixels, run at a fifth to a half of what a matrix product of
-the same size does. Milliseconds of a forward and a backward pass over 256 images, as a convolution and so, on one Zen 5
-core with AVX512-BF16 (torch 2.15, oneDNN 3.13):
-
-    channels, map                     bfloat16             float32
-    512 → 512, 1 px                   25 →  1.4           23 →  4.5   one matrix
-    512 → 512, 2 px                   78 → 22            105 → 69     one matrix
-    256 → 512, 4 px, stride 2         50 → 20             67 → (73)   patches
-    512 → 2048, 1 × 1, 2 px           32 → 15             40 → (62)   patches
-    256 → 256, 4 px                   34 → 31             64 → (91)   patches for the weights' gradient alone
-
-Which way is taken follows from shapes and dtype alone, not from a trial: a run that is resumed must round as it did.
-(Tried and left out: patches of larger maps, whose copies cost more than the faster product saves, and patches in
-float32, where oneDNN is as fast as a matrix product; one matrix of more than two kernels' size, as of 5 × 5 at 3 px,
-0.9 times as fast in float32, or 7 × 7 at 4 px, 0.6 times; and one of 16/9, 3 × 3 at 2 px, for a single image, 0.3.)
+padding, and oneDNN's direct kernels, made for rows of many pixels, run at a fifth to a half of a matrix product's
+speed. Which way is taken follows from shapes and dtype alone: a run that is resumed must round as it did.
 """
 
 from __future__ import annotations

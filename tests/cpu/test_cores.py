@@ -8,9 +8,11 @@ import sys
 import pytest
 import torch
 
+from vissl_zoo.cpu import cores
+from vissl_zoo.cpu.cores import LAUNCHERS, take_cores
 from vissl_zoo.errors import UserError
-from vissl_zoo.speed import cores
-from vissl_zoo.speed.cores import LAUNCHERS, take_cores
+
+COUNT = cores.usable_cores  # the fixture below puts another in its place
 
 pytestmark = pytest.mark.usefixtures("threads_kept")
 
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("threads_kept")
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch):
     """Of two threads each; nothing has been set."""
-    monkeypatch.setattr(cores, "cpu_count", lambda only_physical_cores: 8 if only_physical_cores else 16)
+    monkeypatch.setattr(cores, "usable_cores", lambda physical: 8 if physical else 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     for mark in (*LAUNCHERS, "LOCAL_WORLD_SIZE"):
@@ -82,12 +84,30 @@ def test_the_flag_sets_them_anywhere():
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinities")
 def test_affinity_is_heard():
     bound = f"""if True:
-        import os
+        import os, sys
         os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})
-        from vissl_zoo.speed.cores import cpu_count
-        print(cpu_count(only_physical_cores=True))"""
+        from vissl_zoo.cpu.cores import usable_cores
+        print(usable_cores(), usable_cores(physical=True))"""
     done = subprocess.run([sys.executable, "-c", bound], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1"
+    assert done.stdout.strip() == "1 1"
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus", "physical"),
+    [("max 100000", 8, 4), ("300000 100000", 3, 3), ("50000 100000", 1, 1), ("", 8, 4), (None, 8, 4)],
+)
+def test_a_containers_quota_and_threads_of_one_core(quota, cpus, physical, tmp_path, monkeypatch):
+    """Eight CPUs in four cores, as a made-up /sys describes them."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "SYSTEM", tmp_path)
+    for cpu in range(8):
+        topology = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    if quota is not None:
+        (tmp_path / "fs/cgroup").mkdir(parents=True)
+        (tmp_path / "fs/cgroup/cpu.max").write_text(quota + "\n")
+    assert (COUNT(), COUNT(physical=True)) == (cpus, physical)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vissl_zoo.speed import device
+from vissl_zoo.cpu import device
 
 
 @pytest.mark.parametrize("gpu, expected, kept", [(True, "cuda", 0), (False, "cpu", 1)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from vissl_zoo.networks.small_maps import (
+from vissl_zoo.cpu.small_maps import (
     MATRIX_BATCH,
     Shape,
     SmallMapConv2d,
