@@ -1,12 +1,14 @@
 """Orientation, damage, sizes and reasons; pixel modes have a file of their own."""
 
+import io
 import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from vissl_zoo.data.decode import BadImage, decode, image_size, to_rgb, why_unreadable
+from vissl_zoo.data import open_images
+from vissl_zoo.data.decode import BadImage, decode, image_size, open_image, to_rgb, why_unreadable
 from vissl_zoo.errors import UserError
 
 BLACK, RED = (0, 0, 0), (255, 0, 0)
@@ -59,6 +61,16 @@ def test_orientation_6_shows_the_stored_left_column_at_the_top(encode):
 def test_a_damaged_exif_block_costs_the_orientation_only(encode):
     encoded = encode(np.zeros((2, 3, 3), dtype=np.uint8), "JPEG", exif=b"Exif\0\0not a TIFF header")
     assert decode(encoded)[1] == image_size(encoded) == (2, 3)
+
+
+def test_a_tag_that_cannot_be_written_does_not_keep_a_photo_from_being_turned(encode):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.ISOSpeedRatings] = 100
+    encoded = encode(np.zeros((2, 3, 3), dtype=np.uint8), "JPEG", exif=exif)
+    image = Image.open(io.BytesIO(encoded))
+    image.getexif()[ExifTags.Base.ISOSpeedRatings] = object()
+    assert to_rgb(image).size == (2, 3)
 
 
 def test_the_given_image_is_left_alone():
@@ -136,6 +148,35 @@ def test_paths_are_read_and_closed(tmp_path, encode):
     image, size = decode(path)
     path.unlink()
     assert (pixels(image), size) == ([(5, 5, 5)] * 6, (2, 3))
+
+
+def test_open_image_is_what_a_table_reads(write_images, encode):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    large = np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)
+    folder = write_images(
+        {
+            "16-bit.png": encode(large[..., 0].astype(np.uint16) * 257),
+            "alpha.png": encode(np.dstack([large, large[..., 0]])),
+            "cmyk.jpg": encode(Image.fromarray(large).convert("CMYK"), "JPEG"),
+            "grey.jpg": encode(large[..., 0], "JPEG"),
+            "palette.gif": encode(Image.fromarray(large).quantize(16), "GIF"),
+            "turned.jpg": encode(large, "JPEG", exif=exif),
+        }
+    )
+    table = open_images(folder)
+    for row in range(len(table)):
+        image = open_image(folder / table.name(row))
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(table.read(row)))
+        assert image.size == ((300, 500) if table.name(row) == "turned.jpg" else (500, 300))
+
+
+def test_open_image_names_the_file_that_is_no_image(write_images):
+    folder = write_images({"a.png": b"rubbish"})
+    for name, why in {"a.png": "not an image that Pillow can read", "b.png": "no such file"}.items():
+        with pytest.raises(UserError) as caught:
+            open_image(folder / name)
+        assert str(caught.value) == f"{folder / name}: {why}"
 
 
 def test_bad_image_is_a_user_error_that_pickles():

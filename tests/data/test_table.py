@@ -203,13 +203,3 @@ def test_cifar10():
     assert np.bincount(table.labels).tolist() == [1000] * 10
     assert table.class_names[0] == "airplane"
     assert table.read(9999).size == (32, 32)
-
-
-@pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="the photos are not here")
-def test_photos():
-    table = open_images(SHARED / "photos")
-    assert (len(table), table.labels, available_splits(SHARED / "photos")) == (240, None, ["train"])
-    assert table.name(0) == "n01440764_tench.JPEG"
-    image, (height, width) = table.read_with_size(0)
-    assert (image.mode, image.size) == ("RGB", (width, height))
-    assert table.size(0) == (height, width)

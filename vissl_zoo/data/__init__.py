@@ -3,7 +3,7 @@
 from vissl_zoo.data.base import Batch, ImageStore
 from vissl_zoo.data.cache import cache_folder
 from vissl_zoo.data.canvas import canvas_size
-from vissl_zoo.data.decode import BadImage, default_workers, to_rgb
+from vissl_zoo.data.decode import BadImage, default_workers, open_image, to_rgb
 from vissl_zoo.data.slices import split_name
 from vissl_zoo.data.store import open_store
 from vissl_zoo.data.stream import ImageStream, open_stream
@@ -19,6 +19,7 @@ __all__ = [
     "cache_folder",
     "canvas_size",
     "default_workers",
+    "open_image",
     "open_images",
     "open_store",
     "open_stream",

@@ -4,22 +4,10 @@ import io
 import os
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vissl_zoo.cpu.cores import usable_cores
 from vissl_zoo.errors import UserError
-
-_ORIENTATION_TAG = 0x0112
-# EXIF orientation -> the transposition that makes the image upright (EXIF 2.32, table 6).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def default_workers() -> int:
@@ -39,6 +27,18 @@ class BadImage(UserError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+def open_image(path: str | os.PathLike) -> Image.Image:
+    """Open an image file as this package does everywhere: upright 8-bit RGB, as `to_rgb` makes it.
+
+    Raises:
+        UserError: one line that names the file and says why it cannot be read.
+    """
+    try:
+        return decode(path)[0]
+    except Exception as error:  # on damaged data Pillow raises nearly anything
+        raise UserError(f"{os.fspath(path)}: {why_unreadable(error)}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -67,9 +67,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         rgb = canvas.convert("RGB")
     else:
         rgb = image.convert("RGB")
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    rgb.info = {}  # the orientation tag went with the copy: it must not be applied a second time
+    rgb.info = {}
+    # Pillow turns by this one tag and removes it. To write the camera's other tags anew may fail, if they are damaged.
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(rgb, in_place=True)
     return rgb
 
 
@@ -120,7 +121,7 @@ def _open(source: bytes | str | os.PathLike) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a damaged EXIF block says nothing about the pixels: keep the image as stored
         return 1
 
