@@ -1,7 +1,6 @@
 """The one direction of dependency, held by a walk over every import, those inside functions included."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -175,21 +174,3 @@ def test_no_module_of_models_is_called_as_one_of_timm(package):
     assert public
     assert not public & theirs
     assert "resnet" in theirs  # that is where they are
-
-
-def test_files_that_are_not_code_are_packaged(package, root):
-    """The templates and the type marker must be in a wheel: each matches a pattern of package-data."""
-    text = (root / "pyproject.toml").read_text()
-    patterns = re.findall(r'"([^"]+)"', re.search(r"\nvissl_zoo = \[(.*?)\]", text, re.S)[1])
-    others = [
-        file.relative_to(package)
-        for file in package.rglob("*")
-        if file.is_file() and file.suffix not in (".py", ".pyc") and "__pycache__" not in file.parts
-    ]
-    missing = [str(file) for file in others if not any(_matches(file, p) for p in patterns)]
-    assert missing == []
-
-
-def _matches(file: Path, pattern: str) -> bool:
-    """As setuptools does: ** stands for any number of folders."""
-    return file.match(pattern.removeprefix("**/")) if pattern.startswith("**/") else file.match(pattern)

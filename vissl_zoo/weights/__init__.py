@@ -1,7 +1,7 @@
-"""The weights that the package ships, float16, and the table that says what each of them is.
+"""The weights that the package ships, in float16, and the table that says what each of them is.
 
-The table is data: `weights.json` maps "NAME.TAG" to what follows from the file alone, and `python -m
-vissl_zoo.hub.ship` writes both. A registered name's first tag in the table is its default.
+`weights.json` maps "NAME.TAG" to a row, and `python -m vissl_zoo.hub.ship` writes both. A name's first tag in the
+table is its default. A checkout has all files; the wheel packs those that pyproject.toml names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from vissl_zoo.output import write_text
 
 FOLDER = Path(__file__).parent
 TABLE = "weights.json"
@@ -51,7 +53,10 @@ class ShippedWeights:
             RuntimeError: the file is absent or not the one that was shipped.
         """
         if not self.path.is_file():
-            raise RuntimeError(f"the weights of {self.name} are not there: {self.path}; reinstall vissl_zoo")
+            raise RuntimeError(
+                f"{self.name} needs {self.path}, which is not there: the wheel leaves it out, and a checkout of the "
+                "repository has it"
+            )
         found = sha256_of(self.path)
         if found != self.sha256:
             raise RuntimeError(
@@ -68,13 +73,14 @@ def shipped() -> dict[str, ShippedWeights]:
 
 
 def write_table(rows: dict[str, ShippedWeights]) -> None:
-    """Replace the table, in one step."""
+    """Replace the table, whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     names = ("file", "sha256", "pretrained_cfg", "model_args", "description", "card")
     plain = {name: {key: getattr(row, key) for key in names} for name, row in rows.items()}
-    temporary = FOLDER / f".{TABLE}.{os.getpid()}.tmp"
-    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, FOLDER / TABLE)
+    write_text(FOLDER / TABLE, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256_of(path: str | os.PathLike) -> str:
