@@ -22,9 +22,10 @@ def _validate():
 
 
 @pytest.fixture
-def float32_form(monkeypatch):
-    """Pretend that the CPU has no float64, as MPS has not."""
+def without_float64(monkeypatch):
+    """Pretend that the vectors' device has no float64, as MPS has not."""
     monkeypatch.setattr("vissl_zoo.distributions.precision.WITHOUT_FLOAT64", {"cpu"})
+    return monkeypatch
 
 
 def power_spherical(kappa: float, d: int) -> SimpleNamespace:

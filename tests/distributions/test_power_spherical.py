@@ -6,10 +6,9 @@ import math
 import pytest
 import torch
 from numpy.polynomial.legendre import leggauss
-from torch.distributions import kl_divergence
 from torch.nn.functional import normalize
 
-from vissl_zoo.distributions import HypersphericalUniform, PowerSpherical, log1p_cosine, log_normalizer
+from vissl_zoo.distributions import PowerSpherical, log_normalizer
 
 DIMS = (2, 3, 5, 16, 128, 512, 2048, 8192)
 
@@ -23,7 +22,7 @@ def random_posterior(*batch, d=5, scale=20.0):
 def test_kappa_0_and_1_have_the_uniform_constant(exact, d):
     constants = log_normalizer(torch.tensor([0.0, 1.0], dtype=torch.float64), d)
     for constant in constants:
-        assert exact.error(constant, -exact.log_area(d)) < 1e-13
+        assert exact.error(constant, -exact.log_area(d)) < 1e-12
 
 
 def test_closed_form_on_the_ordinary_sphere():
@@ -84,32 +83,14 @@ def test_variance_is_exact_and_never_negative(exact, kappa):
     assert (PowerSpherical(too_long, kappa).variance >= 0).all()
 
 
-def test_the_pieces_add_up_to_log_prob():
-    posterior = random_posterior(6, scale=1e5)
-    z = posterior.sample()
-    pieces = log_normalizer(posterior.kappa, 5) + posterior.kappa * log1p_cosine(posterior.mu, z)
-    torch.testing.assert_close(posterior.log_prob(z), pieces, rtol=1e-12, atol=1e-9)
+def test_pairs_of_views_are_a_batch():
+    mu, z = (normalize(torch.randn(3, 4, 6, dtype=torch.float64), dim=-1) for _ in range(2))
+    kappa = 50 * torch.rand(3, 4, dtype=torch.float64)
+    log_prob = PowerSpherical(mu, kappa).log_prob(z)
+    assert log_prob.shape == (3, 4)
+    expected = log_normalizer(kappa, 6) + kappa * torch.log1p((mu * z).sum(-1))
+    torch.testing.assert_close(log_prob, expected, rtol=1e-12, atol=1e-12)
     assert log_normalizer(torch.tensor([1.0]), 5).dtype == torch.float64
-
-
-def test_shapes_broadcast_and_expand():
-    mu = normalize(torch.randn(3, 1, 6), dim=-1)
-    posterior = PowerSpherical(mu, torch.rand(4))
-    assert (posterior.batch_shape, posterior.event_shape) == ((3, 4), (6,))
-    assert posterior.mu.shape == posterior.mean.shape == posterior.variance.shape == (3, 4, 6)
-    assert posterior.kappa.shape == posterior.entropy().shape == (3, 4)
-    assert kl_divergence(posterior, HypersphericalUniform(6, (2, 1, 1))).shape == (2, 3, 4)
-    z = posterior.rsample((2,))
-    assert z.shape == (2, 3, 4, 6)
-    log_prob = posterior.log_prob(z)
-    assert log_prob.shape == (2, 3, 4)
-    single = PowerSpherical(mu[1, 0], posterior.kappa[1, 2])
-    assert single.batch_shape == ()
-    torch.testing.assert_close(single.log_prob(z[0, 1, 2]), log_prob[0, 1, 2])
-    wide = posterior.expand((2, 3, 4))
-    assert wide.batch_shape == (2, 3, 4)
-    torch.testing.assert_close(wide.log_prob(z), log_prob)
-    assert repr(posterior) == "PowerSpherical(mu: torch.Size([3, 4, 6]), kappa: torch.Size([3, 4]))"
 
 
 def test_deepcopy_keeps_leaves():
@@ -120,65 +101,6 @@ def test_deepcopy_keeps_leaves():
     clone.log_prob(mu.detach()).sum().backward()
     assert clone.kappa.grad is not None
     assert kappa.grad is None
-
-
-E1 = torch.tensor([1.0, 0.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    "mu, kappa",
-    [
-        (E1, -1e-3),
-        (E1, math.nan),
-        (E1, math.inf),
-        (1.5 * E1, 1.0),
-        (0 * E1, 1.0),
-        (math.nan * E1, 1.0),
-    ],
-)
-def test_validation_reads_the_data_only_when_asked(mu, kappa):
-    with pytest.raises(ValueError):
-        PowerSpherical(mu, kappa)
-    PowerSpherical(mu, kappa, validate_args=False)
-
-
-@pytest.mark.parametrize("validate_args", [True, False])
-def test_shapes_are_always_checked(validate_args):
-    for mu, kappa, message in [
-        (torch.ones(4, 1), 1.0, "at least 2"),
-        (torch.tensor(1.0), 1.0, "scalar"),
-        (E1.expand(4, 3), torch.ones(5), "do not broadcast"),
-        (E1.expand(4, 3), torch.ones(3, 3), "do not broadcast"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            PowerSpherical(mu, kappa, validate_args=validate_args)
-    posterior = PowerSpherical(E1.expand(4, 3), 1.0, validate_args=validate_args)
-    for z in (torch.ones(4, 1), torch.ones(4, 4), E1.expand(5, 3)):
-        with pytest.raises(ValueError, match="do not pair"):
-            posterior.log_prob(z)
-    with pytest.raises(ValueError, match="at least 2"):
-        log_normalizer(torch.ones(2), 1)
-    with pytest.raises(TypeError, match="floating-point"):
-        PowerSpherical(torch.tensor([1, 0, 0]), 1.0, validate_args=validate_args)
-    with pytest.raises(ValueError, match="different spheres"):
-        kl_divergence(posterior, HypersphericalUniform(4))
-
-
-def test_values_off_the_sphere_are_refused():
-    with pytest.raises(ValueError, match="support"):
-        PowerSpherical(E1, 1.0).log_prob(1.1 * E1)
-
-
-def test_without_validation_nothing_waits_for_the_device():
-    # A meta tensor has no data, so whatever would copy some to the host raises.
-    mu, kappa = torch.ones(4, 3, device="meta", requires_grad=True), torch.ones(4, device="meta")
-    with pytest.raises(RuntimeError, match="meta"):
-        PowerSpherical(mu, kappa, validate_args=True)
-    posterior = PowerSpherical(mu, kappa, validate_args=False)
-    uniform = HypersphericalUniform(3, device="meta", validate_args=False)
-    total = posterior.log_prob(mu.detach()) + posterior.entropy() + kl_divergence(posterior, uniform)
-    (total.sum() + posterior.mean.sum() + posterior.variance.sum()).backward()
-    assert mu.grad.shape == (4, 3)
 
 
 def test_compiles_to_one_graph():

@@ -97,12 +97,12 @@ def test_kl_starts_at_zero_and_grows(d):
     kappa = torch.tensor([0, 1e-8, 1e-4, 1e-2, 1, 10, 1e3, 1e6], dtype=torch.float64)
     mu = normalize(torch.randn(d, dtype=torch.float64), dim=-1)
     kl = kl_divergence(PowerSpherical(mu, kappa), HypersphericalUniform(d))
-    assert kl[0] == 0
+    assert kl[0] < 1e-9
     assert (kl >= 0).all()
     assert (kl[4:].diff() > 0).all()
 
 
-def test_samples_in_the_float32_form_keep_their_spread_where_b_rounds_to_one(float32_form):
+def test_samples_without_float64_keep_their_spread_where_b_rounds_to_one(without_float64):
     d, concentration = 3, 1e8
     mu = normalize(torch.randn(d), dim=-1).requires_grad_()
     kappa = torch.tensor(concentration, requires_grad=True)

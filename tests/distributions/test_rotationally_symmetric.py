@@ -23,8 +23,7 @@ def test_without_concentration_it_is_the_uniform_distribution(family, d):
     torch.testing.assert_close(posterior.log_prob(z), uniform.log_prob(z), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(posterior.entropy(), uniform.entropy(), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(posterior.variance, uniform.variance, rtol=1e-12, atol=0)
-    assert posterior.mean_resultant_length == 0
-    assert torch.equal(posterior.mean, 0 * mu)
+    torch.testing.assert_close(posterior.mean, 0 * mu, rtol=0, atol=1e-14)
     assert torch.equal(posterior.mode, mu)
 
 
@@ -53,7 +52,8 @@ def test_shapes_broadcast_and_expand(family):
 
 @FAMILIES
 @pytest.mark.parametrize(
-    "mu, kappa", [(E1, -1e-3), (E1, math.nan), (E1, math.inf), (1.5 * E1, 1.0), (0 * E1, 1.0)]
+    "mu, kappa",
+    [(E1, -1e-3), (E1, math.nan), (E1, math.inf), (1.5 * E1, 1.0), (0 * E1, 1.0), (math.nan * E1, 1.0)],
 )
 def test_validation_reads_the_data_only_when_asked(family, mu, kappa):
     with pytest.raises(ValueError):
@@ -66,14 +66,16 @@ def test_validation_reads_the_data_only_when_asked(family, mu, kappa):
 def test_shapes_are_always_checked(family, validate_args):
     for mu, kappa, message in [
         (torch.ones(4, 1), 1.0, "at least 2"),
+        (E1.expand(4, 3), torch.ones(3, 3), "do not broadcast"),
         (torch.tensor(1.0), 1.0, "scalar"),
         (E1.expand(4, 3), torch.ones(5), "do not broadcast"),
     ]:
         with pytest.raises(ValueError, match=message):
             family(mu, kappa, validate_args=validate_args)
     posterior = family(E1.expand(4, 3), 1.0, validate_args=validate_args)
-    with pytest.raises(ValueError, match="do not pair"):
-        posterior.log_prob(torch.ones(4, 4))
+    for z in (torch.ones(4, 1), torch.ones(4, 4), E1.expand(5, 3)):
+        with pytest.raises(ValueError, match="do not pair"):
+            posterior.log_prob(z)
     with pytest.raises(TypeError, match="floating-point"):
         family(torch.tensor([1, 0, 0]), 1.0, validate_args=validate_args)
     with pytest.raises(ValueError, match="different spheres"):

@@ -102,7 +102,7 @@ def test_divergences_and_entropy_against_monte_carlo(d, kappa):
     assert posterior.entropy().item() == pytest.approx(-log_prob.mean().item(), abs=error)
 
 
-def test_samples_in_the_float32_form_keep_their_spread_where_t_rounds_to_one(float32_form):
+def test_samples_without_float64_keep_their_spread_where_t_rounds_to_one(without_float64):
     d, concentration = 3, 1e8
     mu = normalize(torch.randn(d), dim=-1).requires_grad_()
     kappa = torch.tensor(concentration, requires_grad=True)

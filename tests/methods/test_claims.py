@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.special import ive
 from torch.nn.functional import normalize
 
 from vissl_zoo.distributions import HypersphericalUniform, VonMisesFisher
@@ -71,3 +72,16 @@ def test_vi_simsiam_with_constant_kappa_only_reweighs_simsiam(build):
     (plain,) = torch.autograd.grad(build("simsiam").alignment(latents), mean)
     t = torch.stack([(mean[0] * target[1]).sum(-1), (mean[1] * target[0]).sum(-1)])
     torch.testing.assert_close(paper, plain * (7.0 / (1 + t)).unsqueeze(-1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [2, 16, 64])
+def test_a_learnt_concentration_settles_where_the_expected_cosine_is_the_seen_one(dim):
+    """d log p/dκ of a von Mises-Fisher is t - A_d(κ), A_d(κ) = E[t]; SciPy's Bessel functions give A_d."""
+    kappa = torch.tensor([0.1, 1.0, 20.0, 90.0], dtype=torch.float64, requires_grad=True)
+    mean, target = sphere(4, dim), sphere(4, dim, seed=1)
+    posterior = VonMisesFisher(mean, kappa, validate_args=False)
+    (slope,) = torch.autograd.grad(posterior.log_prob(target).sum(), kappa)
+    k = kappa.detach().numpy()
+    length = torch.from_numpy(ive(dim / 2, k) / ive(dim / 2 - 1, k))
+    torch.testing.assert_close(slope, (mean * target).sum(-1) - length, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(posterior.mean_resultant_length, length, rtol=1e-9, atol=1e-9)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
-from vissl_zoo.distributions.precision import outside_autocast, result_dtype, working_dtype
+from vissl_zoo.distributions.precision import result_dtype, wide
 from vissl_zoo.distributions.sphere import checked_dim, log_area, unit_sphere
 
 
@@ -55,9 +55,8 @@ class HypersphericalUniform(Distribution):
     def rsample(self, sample_shape=()) -> Tensor:
         """Samples (*sample_shape, *batch, d): normalised Gaussian noise (Muller 1959)."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        with outside_autocast(self.device):
-            noise = torch.randn(shape, dtype=working_dtype(self.device), device=self.device)
-            return torch.nn.functional.normalize(noise, dim=-1).to(self.dtype)
+        noise = wide(torch.randn(shape, dtype=self.dtype, device=self.device))
+        return torch.nn.functional.normalize(noise, dim=-1).to(self.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Minus the log of the area, in nats, for `value` (..., d), as (...) broadcast with the batch.
@@ -74,6 +73,9 @@ class HypersphericalUniform(Distribution):
         """The log of the area, in nats, (*batch)."""
         return self._constant(log_area(self.dim), self.batch_shape)
 
+    def _kl_to_uniform(self) -> Tensor:
+        return self._constant(0.0, self.batch_shape)
+
     def _constant(self, value: float, shape: torch.Size) -> Tensor:
         return torch.full(shape, value, dtype=self.dtype, device=self.device)
 
@@ -81,14 +83,16 @@ class HypersphericalUniform(Distribution):
         return f"HypersphericalUniform(dim: {self.dim}, batch_shape: {self.batch_shape})"
 
 
-def check_same_dim(p: Distribution, q: Distribution) -> None:
-    """ValueError unless both distributions live on one sphere."""
+def kl_to_uniform(p: Distribution, q: HypersphericalUniform) -> Tensor:
+    """KL divergence to the uniform distribution, log area - H(p) >= 0, in nats, broadcast over both batches.
+
+    Raises ValueError for distributions on different spheres.
+    """
     if p.event_shape != q.event_shape:
         raise ValueError(f"KL between distributions on different spheres: {p} and {q}")
-
-
-@register_kl(HypersphericalUniform, HypersphericalUniform)
-def _kl_uniform_uniform(p, q):
-    check_same_dim(p, q)
+    kl = p._kl_to_uniform()
     shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
-    return torch.zeros(shape, dtype=result_dtype(p.dtype, q.dtype), device=p.device)
+    return kl.expand(shape).to(result_dtype(kl.dtype, q.dtype))
+
+
+register_kl(HypersphericalUniform, HypersphericalUniform)(kl_to_uniform)

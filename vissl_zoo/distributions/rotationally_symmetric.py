@@ -1,4 +1,4 @@
-"""What PowerSpherical and VonMisesFisher share: a density on the sphere that depends on z only through μ·z."""
+"""What PowerSpherical and VonMisesFisher share: a density on the sphere that depends on z only through t = μ·z."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.nn.functional import normalize
 
-from vissl_zoo.distributions.precision import result_dtype, widen, working_dtype
-from vissl_zoo.distributions.sphere import broadcastable, check_pairable, checked_dim, unit_sphere
+from vissl_zoo.distributions.precision import result_dtype, scalars, wide
+from vissl_zoo.distributions.sphere import broadcastable, check_pairable, checked_dim, log_area, unit_sphere
 
 
 class RotationallySymmetric(Distribution, ABC):
@@ -18,18 +18,17 @@ class RotationallySymmetric(Distribution, ABC):
 
     Args:
         mu: (..., d) mean direction, unit vectors, d >= 2.
-        kappa: (...) concentration >= 0, a tensor or a number; 0 is the uniform distribution. It
-            broadcasts against mu's leading dimensions.
-        validate_args: as in `torch.distributions`. False skips every check that reads data, and with
-            them every wait of the host for the device; shapes are always checked.
+        kappa: (...) concentration >= 0, a tensor or a number; 0 is the uniform distribution. It broadcasts against
+            mu's leading dimensions.
+        validate_args: as in `torch.distributions`. False skips every check that reads data, and with them every
+            wait of the host for the device; shapes are always checked.
 
-    A subclass gives `entropy`, the law of the cosine t = μ·z (`_log_density`, `_resultant_length`,
-    `_variances` and `_cosine_halves`) and registers its KL divergences; this class has everything that
-    follows from the symmetry. The underscored methods take and return working precision (float64 where
-    the device has it); what is public is float32 or float64 (see `precision`).
+    Parameters and results are float64 if any input is, otherwise float32, also under autocast. What lies between is
+    float64, for which κ goes to the CPU where the device has none (MPS); there μ·z is float32's, so log p is within
+    κ·1e-6 nats. The underscored methods take κ in float64 and return float64.
 
-    Raises ValueError for d < 2 and shapes that do not broadcast, and under validation for κ negative,
-    infinite or NaN and for μ off the unit sphere; TypeError for tensors that are not floating-point.
+    Raises ValueError for d < 2 and shapes that do not broadcast, and under validation for κ negative, infinite or NaN
+    and for μ off the unit sphere; TypeError for tensors that are not floating-point.
     """
 
     arg_constraints = {"mu": unit_sphere, "kappa": constraints.half_open_interval(0.0, math.inf)}
@@ -49,8 +48,8 @@ class RotationallySymmetric(Distribution, ABC):
             )
         batch_shape = torch.broadcast_shapes(mu.shape[:-1], kappa.shape)
         dtype = result_dtype(mu.dtype, kappa.dtype)
-        self.mu = _expand(widen(mu, dtype), (*batch_shape, self.dim))
-        self.kappa = _expand(widen(kappa, dtype), batch_shape)
+        self.mu = _expand(mu.to(dtype), (*batch_shape, self.dim))
+        self.kappa = _expand(kappa.to(dtype), batch_shape)
         super().__init__(batch_shape, torch.Size((self.dim,)), validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
@@ -67,13 +66,12 @@ class RotationallySymmetric(Distribution, ABC):
     @property
     def mean_resultant_length(self) -> Tensor:
         """‖E[z]‖ = E[t], in [0, 1), (*batch)."""
-        return self._result(self._resultant_length(self._working(self.kappa)))
+        return self._result(self._mean_cosine(scalars(self.kappa)))
 
     @property
     def mean(self) -> Tensor:
         """E[z] = E[t] μ, inside the sphere, (*batch, d)."""
-        mu, kappa = self._working(self.mu), self._working(self.kappa)
-        return self._result(self._resultant_length(kappa).unsqueeze(-1) * mu)
+        return self.mean_resultant_length.unsqueeze(-1) * self.mu
 
     @property
     def mode(self) -> Tensor:
@@ -83,66 +81,71 @@ class RotationallySymmetric(Distribution, ABC):
     @property
     def variance(self) -> Tensor:
         """Marginal variance of each coordinate, (*batch, d): Var[t] along μ and E[1-t²]/(d-1) across it."""
-        mu = self._working(self.mu)
-        along, across = self._variances(self._working(self.kappa).unsqueeze(-1))
+        along, across = (self._result(x).unsqueeze(-1) for x in self._variances(scalars(self.kappa)))
         # A norm rounded up puts |μ_i| above 1; the clamp keeps that from turning a variance negative.
-        return self._result(along * mu.square() + across * ((1 - mu) * (1 + mu)).clamp_min(0))
+        return along * self.mu.square() + across * ((1 - self.mu) * (1 + self.mu)).clamp_min(0)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(z), in nats, for `value` (..., d), as (...) broadcast with the batch.
 
-        Raises ValueError for shapes that do not broadcast, and under validation for a `value` off the
-        sphere. The subclass's docstring has the formula and its gradient.
+        Raises ValueError for shapes that do not broadcast, and under validation for a `value` off the sphere.
         """
         check_pairable(self.mu, value)
         if self._validate_args:
             self._validate_sample(value)
         dtype = result_dtype(self.mu.dtype, value.dtype)
-        return self._log_density(self._working(self.kappa), value).to(dtype)
+        return self._log_density(scalars(self.kappa), value).to(self.mu.device, dtype)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy -E[log p], in nats, (*batch)."""
+        return self._result(self._entropy(scalars(self.kappa)))
 
     def rsample(self, sample_shape=()) -> Tensor:
-        """Samples (*sample_shape, *batch, d), differentiable in μ and κ.
+        """Samples (*sample_shape, *batch, d), differentiable in μ and κ: z = t μ + √(1-t²) v.
 
-        z = t μ + √(1-t²) v, with v uniform on the sphere of μ's tangent space. The halves (1+t)/2 and
-        (1-t)/2 are sampled as a pair, so √(1-t²) is as exact at large κ, where t rounds to 1, as
-        elsewhere. v is Gaussian noise with its part along μ removed; a Householder reflection that takes
-        the first axis to μ, the usual way, is singular at one μ and this is not.
+        v is uniform on the sphere of μ's tangent space: Gaussian noise with its part along μ removed. A Householder
+        reflection that takes the first axis to μ, the usual way, is singular at one μ, and this is not.
         """
-        sample_shape = torch.Size(sample_shape)
-        mu = normalize(self._working(self.mu), dim=-1)
-        part, rest = (half.unsqueeze(-1) for half in self._cosine_halves(sample_shape))
-        noise = torch.randn(self._extended_shape(sample_shape), dtype=mu.dtype, device=mu.device)
+        shape = self._extended_shape(torch.Size(sample_shape))
+        kappa = scalars(self.kappa).expand(shape[:-1])
+        t, sine = (x.unsqueeze(-1).to(self.mu.device) for x in self._sample_cosine_and_sine(kappa))
+        mu = normalize(wide(self.mu), dim=-1)
+        noise = torch.randn(shape, dtype=mu.dtype, device=mu.device)
         # Twice: where the noise happens to lie along μ (likely at d = 2) one pass leaves rounding behind.
         for _ in range(2):
             noise = normalize(noise - (noise * mu).sum(-1, keepdim=True) * mu, dim=-1)
-        return self._result((part - rest) * mu + 2 * (part * rest).sqrt() * noise)
+        return self._result(t * mu + sine * noise)
+
+    def _kl_to_uniform(self) -> Tensor:
+        return self._result(nonnegative(log_area(self.dim) - self._entropy(scalars(self.kappa))))
+
+    def _result(self, x: Tensor) -> Tensor:
+        return x.to(self.mu.device, self.mu.dtype)
 
     @abstractmethod
-    def _log_density(self, kappa: Tensor, value: Tensor) -> Tensor:
-        """log p(value) for κ (*batch) and value (..., d), as (...)."""
+    def _log_density(self, kappa: Tensor, z: Tensor) -> Tensor:
+        """log p(z) for κ (*batch) and z (..., d), as (...)."""
 
     @abstractmethod
-    def _resultant_length(self, kappa: Tensor) -> Tensor:
+    def _entropy(self, kappa: Tensor) -> Tensor:
+        """-E[log p], in κ's shape."""
+
+    @abstractmethod
+    def _mean_cosine(self, kappa: Tensor) -> Tensor:
         """E[t], in κ's shape."""
 
     @abstractmethod
     def _variances(self, kappa: Tensor) -> tuple[Tensor, Tensor]:
-        """(Var[t], E[1-t²]/(d-1)), each in κ's shape; small ones as precise as large ones."""
+        """Var[t] and E[1-t²]/(d-1), each in κ's shape."""
 
     @abstractmethod
-    def _cosine_halves(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Samples of ((1+t)/2, (1-t)/2), each (*sample_shape, *batch), positive, differentiable in κ."""
+    def _sample_cosine_and_sine(self, kappa: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples of t and √(1-t²) > 0, in κ's shape, differentiable in κ."""
 
-    def _kappa_for_sampling(self) -> Tensor:
-        # torch's gamma sampler and its gradient want float64; where that is missing so are they.
-        dtype = working_dtype(self.kappa.device)
-        return self.kappa.to("cpu", torch.float64) if dtype == torch.float32 else self.kappa.to(dtype)
 
-    def _working(self, x: Tensor) -> Tensor:
-        return x.to(working_dtype(x.device))
-
-    def _result(self, x: Tensor) -> Tensor:
-        return x.to(self.mu.dtype)
+def nonnegative(kl: Tensor) -> Tensor:
+    """A KL divergence without what rounding may have taken it below zero by; its gradient is left as it is."""
+    return kl - kl.detach().clamp_max(0)
 
 
 def _expand(x: Tensor, shape: tuple[int, ...]) -> Tensor:

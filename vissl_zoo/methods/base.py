@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vissl_zoo.distributions import log1p_cosine, log_normalizer
+from vissl_zoo.distributions import PowerSpherical
 from vissl_zoo.networks.projection import projector
 
 
@@ -281,9 +281,10 @@ def power_spherical_terms(
     """
     i, _ = latents.pairs()
     kappa = latents.kappa.index_select(0, i)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_cosine):
-        cosine_part = log1p_cosine(*latents.paired())
-    return log_normalizer(kappa, dim) + kappa * cosine_part, kappa
+    mean, target = latents.paired()
+    if detach_cosine:
+        mean, target = mean.detach(), target.detach()
+    return PowerSpherical(mean, kappa, validate_args=False).log_prob(target), kappa
 
 
 # λ by κ map. A softplus κ has hundreds of units to travel and needs a push; an exp κ moves by factors, and a push of
