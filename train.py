@@ -43,7 +43,7 @@ from vissl_zoo.data import (
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.features import PHOTO_CROP
 from vissl_zoo.evaluation.report import open_measured, write_report
-from vissl_zoo.hub import export_model, render_card
+from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.networks.normalization import synchronize_batch_norm
 from vissl_zoo.recipes import Recipe, parse
@@ -209,9 +209,8 @@ def finish(recipe: Recipe, run: Run, method: Method, untrained: nn.Module, table
     }
 
     def export(metrics: dict | None) -> Path:
-        card = render_card(
-            model, method.row.method, metrics, recipe.image_size, recipe.data.path, run.command
-        )
+        record = Record(method.row.method, recipe.data.path, recipe.image_size, run.command)
+        card = render_card(model, record, metrics=metrics)
         return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
 
     folder = export(None)  # before the report: whatever that may meet, the model is safe

@@ -7,17 +7,9 @@ import timm
 from huggingface_hub import ModelCard
 
 import vissl_zoo
-from vissl_zoo.hub import export_model
-from vissl_zoo.hub.card import FIGURES, Place, render_card, render_record
-from vissl_zoo.hub.record import Record, read_record
+from vissl_zoo.hub import Record, export_model, render_card
+from vissl_zoo.hub.card import Place, read_record
 
-METRICS = {
-    "knn_top1": 0.61234,
-    "knn_top1_untrained": 0.3,
-    "auroc_kappa_knn": 0.7,
-    "spearman_uncertainty_ambiguity": -0.05,
-    "seconds": 99,
-}
 AREA = {"value": 0.76543, "p_value": 0.000999, "ci_low": 0.75, "ci_high": 0.78}
 EVALUATION = {
     "data": "/home/me/cifar10",
@@ -32,17 +24,24 @@ EVALUATION = {
         "linear": {"auroc": {"kappa": {"value": 0.7}, "norm": None}},
     },
 }
+REPORT = {  # of a training
+    "knn": {"top1": 0.61234},
+    "untrained": {"knn": {"top1": 0.3}},
+    "uncertainty": {"knn": {"auroc": {"kappa": {**AREA, "value": 0.7}}}},
+    "ambiguity": {"spearman": {"kappa": -0.05, "untrained": None}},
+    "seconds": 99,
+}
 SMALL = {"backbone": "test_resnet", "latent_dim": 24}
 
 
 def card(name="vi_simsiam", metrics=None, data="shapes", command="accelerate launch train.py", **model_args):
     model = vissl_zoo.create_model(name, **(model_args or SMALL))
-    return render_card(model, "VI-SimSiam", metrics, 32, data, command)
+    return render_card(model, Record("VI-SimSiam", data, 32, command), metrics=metrics)
 
 
-def evaluated(evaluation, **options):
+def measured(metrics, **options):
     model = vissl_zoo.create_model("vi_simsiam", **SMALL)
-    return render_record(model, Record("VI-SimSiam", "shapes"), evaluation=evaluation, **options)
+    return render_card(model, Record("VI-SimSiam", "shapes"), metrics=metrics, **options)
 
 
 def metadata(text):
@@ -64,7 +63,7 @@ def test_metadata():
 )
 def test_datasets_are_names_of_the_hub(data, dataset, expected):
     model = vissl_zoo.create_model("vi_simsiam", **SMALL)
-    found = metadata(render_record(model, Record("VI-SimSiam", data), dataset=dataset))
+    found = metadata(render_card(model, Record("VI-SimSiam", data), dataset=dataset))
     assert found.get("datasets") == expected
 
 
@@ -84,8 +83,8 @@ def test_says_what_the_model_is():
 
 def test_a_timm_model_with_a_kappa_head():
     model = vissl_zoo.add_kappa_head(timm.create_model("test_resnet", num_classes=0), latent_dim=9)
-    text = render_record(model, Record("a fitted κ"))
-    assert "# kappa (test_resnet)\n" in text
+    text = render_card(model, Record("a fitted κ"))
+    assert "# kappa (test_resnet.r160_in1k)\n" in text
     assert "d = 9" in text
 
 
@@ -105,31 +104,33 @@ def test_uncertainty_is_the_methods_own():
     assert "(d-1)/(d-1+κ)" not in categorical
 
 
-def test_figures_are_rounded_and_in_a_table():
-    text = card(metrics=METRICS)
-    rows = re.findall(r"^\| (.+) \| (-?[\d.]+) \|$", text, re.M)
-    assert dict(rows) == {
-        FIGURES["knn_top1"]: "0.612",
-        FIGURES["knn_top1_untrained"]: "0.300",
-        FIGURES["auroc_kappa_knn"]: "0.700",
-        FIGURES["spearman_uncertainty_ambiguity"]: "-0.050",
-    }
-    header = text.index("| measured at the end of training | |\n|---|---|\n| ")
+def test_the_figures_of_a_report():
+    text = card(metrics=REPORT)
+    assert "On `shapes`.\n" in text
+    for row in (
+        "| kNN top-1 accuracy | 61.23 % |",
+        "| kNN top-1 accuracy before training | 30.00 % |",
+        "| Spearman of uncertainty with the known ambiguity | -0.050 |",
+        "| κ | 0.700 (0.750 to 0.780), p = 0.001 |",
+    ):
+        assert f"\n{row}\n" in text
+    header = text.index("| measure | value |\n|---|---|\n| ")
     assert text[header - 2 : header] == "\n\n"  # a table needs an empty line before it
 
 
-@pytest.mark.parametrize("metrics", [None, {}, {"knn_top1": None, "seconds": 3}])
+@pytest.mark.parametrize("metrics", [None, {}, {"knn": {"top1": None}, "seconds": 3}])
 def test_without_figures_there_is_no_table(metrics):
-    assert "measured at the end" not in card(metrics=metrics)
+    text = card(metrics=metrics)
+    assert "## Measured" not in text
+    assert "|---|" not in text
 
 
 def test_a_figure_of_zero_is_a_figure():
-    assert f"| {FIGURES['knn_top1']} | 0.000 |" in card(metrics={"knn_top1": 0.0})
+    assert "| kNN top-1 accuracy | 0.00 % |" in card(metrics={"knn": {"top1": 0.0}})
 
 
 def test_an_evaluation_in_tables():
-    text = evaluated(EVALUATION, metrics=METRICS)
-    assert "measured at the end" not in text
+    text = measured(EVALUATION)
     assert "On `cifar10`, split `test`, 10000 images." in text
     assert "/home/me" not in text
     for row in (
@@ -137,7 +138,7 @@ def test_an_evaluation_in_tables():
         "| linear top-1 accuracy | 90.00 % |",
         "| Recall@1 | 81.00 % |",
         "| R-AUROC: AUROC of κ for Recall@1 | 0.700 (0.750 to 0.780), p = 0.001 |",
-        "| AURC of κ, kNN | 0.0500 |",
+        "| AURC of κ, kNN | 0.050 |",
         "| score | kNN correctness | linear correctness |\n|---|---|---|",
         "| κ | 0.765 (0.750 to 0.780), p = 0.001 | 0.700 |",
         "| embedding norm | 0.600 (0.750 to 0.780), p = 0.001 | – |",
@@ -152,7 +153,7 @@ def test_an_evaluation_in_tables():
 
 def test_the_tables_are_tables():
     """Each has an empty line before it, a rule after its head, and rows as wide as that."""
-    text = evaluated(EVALUATION)
+    text = measured(EVALUATION)
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 3
     for table in tables:
@@ -162,7 +163,7 @@ def test_the_tables_are_tables():
 
 
 def test_model_index_is_that_of_the_hub():
-    data = ModelCard(evaluated(EVALUATION, place=Place(repo_id="me/model"), dataset="uoft-cs/cifar10")).data
+    data = ModelCard(measured(EVALUATION, place=Place(repo_id="me/model"), dataset="uoft-cs/cifar10")).data
     assert data.model_name == "model"
     found = {r.metric_name: (r.metric_type, r.metric_value) for r in data.eval_results}
     assert found == {
@@ -171,15 +172,15 @@ def test_model_index_is_that_of_the_hub():
         "Recall@1": ("recall_at_1", 0.81),
         "AUROC of κ for kNN correctness": ("roc_auc", 0.7654),
         "AUROC of κ for linear correctness": ("roc_auc", 0.7),
-        "R-AUROC of κ": ("roc_auc", 0.7),
+        "R-AUROC: AUROC of κ for Recall@1": ("roc_auc", 0.7),
     }
     about = {(r.dataset_type, r.dataset_name, r.dataset_split) for r in data.eval_results}
     assert about == {("uoft-cs/cifar10", "cifar10", "test")}
 
 
-@pytest.mark.parametrize("evaluation", [{"data": "d", "knn": {"top1": None}}, {"data": "d"}])
-def test_an_evaluation_without_figures(evaluation):
-    text = evaluated(evaluation)
+@pytest.mark.parametrize("metrics", [{"data": "d", "knn": {"top1": None}}, {"data": "d"}])
+def test_an_evaluation_without_figures(metrics):
+    text = measured(metrics)
     assert "model-index" not in text
     assert "|---|" not in text
 
@@ -195,30 +196,31 @@ def test_command_and_data_are_told_as_they_are():
 def test_the_record_goes_into_the_card_and_back(tmp_path):
     record = Record("VI-SimSiam", "a: b #c", 64, "train --x 'y'\n--z", "JPEG quality 75.")
     model = vissl_zoo.create_model("vi_simsiam", **SMALL)
-    (tmp_path / "README.md").write_text(render_record(model, record), encoding="utf-8")
-    assert read_record(tmp_path, "vi_simsiam") == record
+    (tmp_path / "README.md").write_text(render_card(model, record), encoding="utf-8")
+    assert read_record(tmp_path) == record
     (tmp_path / "README.md").write_text("# by hand\n", encoding="utf-8")
-    assert read_record(tmp_path, "vi_simsiam") == Record("vi_simsiam")
+    (tmp_path / "config.json").write_text('{"architecture": "vi_simsiam"}')
+    assert read_record(tmp_path) == Record("vi_simsiam")
 
 
 def test_a_note_stands_beside_the_figures():
     model = vissl_zoo.create_model("vi_simsiam", **SMALL)
-    text = render_record(model, Record("VI-SimSiam", note="JPEG quality 75."), evaluation=EVALUATION)
+    text = render_card(model, Record("VI-SimSiam", note="JPEG quality 75."), metrics=EVALUATION)
     assert "10000 images. JPEG quality 75.\n" in text
     body = text.split("---\n", 2)[2]
     assert body.count("JPEG quality 75.") == 1
-    assert "- JPEG quality 75.\n" in render_record(model, Record("VI-SimSiam", note="JPEG quality 75."))
+    assert "- JPEG quality 75.\n" in render_card(model, Record("VI-SimSiam", note="JPEG quality 75."))
 
 
 def test_places():
     model = vissl_zoo.create_model("vi_simsiam_resnet18", latent_dim=8)
     record = Record("VI-SimSiam")
-    both = render_record(model, record, place=Place("hf-hub:me/m@full", "hf-hub:me/m", "me/m"))
+    both = render_card(model, record, place=Place("hf-hub:me/m@full", "hf-hub:me/m", "me/m"))
     assert 'timm.create_model("hf-hub:me/m", pretrained=True, num_classes=0)' in both
     assert 'weights = {"hf_hub_id": "me/m@full"}' in both
-    full = render_record(model, record, place=Place("hf-hub:me/m@full", None, "me/m"))
+    full = render_card(model, record, place=Place("hf-hub:me/m@full", None, "me/m"))
     assert "no face of this model that loads without vissl_zoo" in full
-    shipped = render_record(model, record, place=Place("vi_simsiam_resnet18.cifar10", shipped=True))
+    shipped = render_card(model, record, place=Place("vi_simsiam_resnet18.cifar10", shipped=True))
     assert '"vi_simsiam_resnet18", pretrained=True, pretrained_cfg="cifar10")' in shipped
     assert "hf_hub_id" not in shipped
 

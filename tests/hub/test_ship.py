@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import vissl_zoo
 from vissl_zoo import weights
-from vissl_zoo.hub import cards, export_model, render_card, ship
+from vissl_zoo.hub import Record, export_model, model_cards, render_card, ship
 
 NAME = "vi_simsiam_resnet18"
 NARROW = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
@@ -35,7 +35,7 @@ def an_export(folder, name=NAME, **kwargs):
     torch.manual_seed(0)
     model = vissl_zoo.create_model(name, **{**NARROW, "latent_dim": 33, "kappa_map": "exp", **kwargs}).eval()
     model.pretrained_cfg.update(input_size=(3, 32, 32), crop_pct=1.0, interpolation="bilinear")
-    readme = render_card(model, "VI-SimSiam", None, 32, "cifar10", "accelerate launch train.py")
+    readme = render_card(model, Record("VI-SimSiam", "cifar10", 32, "accelerate launch train.py"))
     return model, export_model(model, folder / "run" / "export", readme=readme)
 
 
@@ -56,9 +56,9 @@ def test_shipping(package, capsys):
     assert {v.dtype for v in stored.values()} == {torch.float16, torch.int64}
     assert stored.keys() == model.state_dict().keys()
     assert (row.model_args["latent_dim"], row.model_args["kappa_map"]) == (33, "exp")
-    assert row.pretrained_cfg["input_size"] == [3, 32, 32]
+    assert (row.pretrained_cfg["input_size"], row.pretrained_cfg["pool_size"]) == ([3, 32, 32], [1, 1])
     assert (row.pretrained_cfg["crop_pct"], row.pretrained_cfg["interpolation"]) == (1.0, "bilinear")
-    assert "corruption" not in row.card["evaluation"]
+    assert "corruption" not in row.card["metrics"]
     loaded = vissl_zoo.create_model(
         NAME, pretrained=True, pretrained_cfg_overlay={"file": str(row.path)}, **NARROW
     ).eval()
@@ -161,21 +161,27 @@ def test_what_is_no_export_or_cannot_be_written(package, capsys, monkeypatch):
 
 def test_cards_are_renewed(package, capsys):
     _, export = an_export(package)
-    ship.main([str(export), "--tag", "a"])
+    ship.main([str(export), "--tag", "a", "--dataset", "me/data", "--note", "Old."])
     (package / "metrics.json").write_text(json.dumps(EVALUATION))
     (package / "model_cards" / "gone.md").write_text("an old card")
-    assert cards.main(["--model", f"{NAME}.a", "--evaluation", str(package / "metrics.json")]) == 0
+    assert ship.main([f"{NAME}.a", "--evaluation", str(package / "metrics.json")]) == 0
     assert entries(package / "model_cards") == ["README.md", f"{NAME}.a.md"]
-    assert "85.12 %" in (package / "model_cards" / f"{NAME}.a.md").read_text()
+    card = (package / "model_cards" / f"{NAME}.a.md").read_text()
+    assert "85.12 %" in card
+    assert "me/data" in card
+    assert "Old." in card
+    (package / "model_cards" / f"{NAME}.a.md").write_text("by hand")
+    assert ship.main([]) == 0
+    assert (package / "model_cards" / f"{NAME}.a.md").read_text() == card
     capsys.readouterr()
-    for arguments in (["--model", "x.y", "--note", "n"], ["--note", "n"], ["--model", f"{NAME}.a"]):
-        assert cards.main(arguments) == 2
+    for arguments in (["x.y", "--note", "n"], ["--note", "n"], [f"{NAME}.a", "--evaluation", "none"]):
+        assert ship.main(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_cards_of_the_repository_are_those_of_the_table(root, tmp_path):
-    """`python -m vissl_zoo.hub.cards` would change nothing."""
-    written = cards.write_cards(tmp_path)
+    """`python -m vissl_zoo.hub.ship` would change nothing."""
+    written = model_cards.write_cards(tmp_path)
     assert {p.name for p in (root / "model_cards").iterdir()} == {p.name for p in written}
     for path in written:
         assert (root / "model_cards" / path.name).read_text() == path.read_text()

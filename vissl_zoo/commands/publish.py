@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.hub.publish import check_repo_id, push, require_token
-from vissl_zoo.hub.record import find_export, read_config, read_evaluation, read_record
-from vissl_zoo.hub.repository import full_branch, write_repository
+from vissl_zoo.hub.card import read_record
+from vissl_zoo.hub.export import find_export
+from vissl_zoo.hub.repository import full_branch, read_evaluation, write_repository
+from vissl_zoo.hub.upload import check_repo_id, push, require_token
 
 ABOUT = "push a run or an export to the Hugging Face Hub, or write the folder"
 
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> None:
     evaluation = None if flags.evaluation is None else read_evaluation(flags.evaluation)
     if not flags.dry_run:
         require_token()
-    record = read_record(export, read_config(export)["architecture"])
+    record = read_record(export)
     if flags.note:
         record = dataclasses.replace(record, note=flags.note)
     with tempfile.TemporaryDirectory() as temporary:
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> None:
             flags.output_dir or Path(temporary) / flags.repo_id.split("/")[1],
             flags.repo_id,
             record,
-            evaluation=evaluation,
+            metrics=evaluation,
             revision=flags.revision,
             dataset=flags.dataset,
             license=flags.license,

@@ -20,15 +20,25 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.hub.card import Place, render_record
-from vissl_zoo.hub.export import CONFIG, HEADS, README, WEIGHTS, save_weights
-from vissl_zoo.hub.record import Record, read_config
+from vissl_zoo.hub.card import Place, Record, render_card
+from vissl_zoo.hub.export import (
+    CONFIG,
+    HEADS,
+    README,
+    WEIGHTS,
+    open_export,
+    read_json,
+    save_tensors,
+    save_weights,
+    unfinished,
+)
 from vissl_zoo.models import HEAD_ARGS, backbone_of
 from vissl_zoo.models._checkpoint import split_heads
+from vissl_zoo.output import write_text
 
 WHOLE = "vissl_zoo.safetensors"
 FULL = "full"
@@ -40,13 +50,29 @@ def full_branch(revision: str) -> str:
     return FULL if revision == "main" else f"{revision}-{FULL}"
 
 
+def read_evaluation(folder: str | Path) -> dict[str, Any]:
+    """The metrics.json in a folder of `vissl-zoo evaluate` or in the report of a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(folder)
+    path = path / "metrics.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"--evaluation {folder} holds no metrics.json: make it with `vissl-zoo evaluate`")
+    found = read_json(path, "--evaluation")
+    if "data" not in found or not {"knn", "linear", "uncertainty", "retrieval"} & found.keys():
+        raise UserError(f"--evaluation {path} is not of `vissl-zoo evaluate`: it has no data or no protocol")
+    return found
+
+
 def write_repository(
     export: Path,
     output_dir: str | os.PathLike,
     repo_id: str,
     record: Record,
     *,
-    evaluation: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
     revision: str = "main",
     dataset: str | None = None,
     license: str = "apache-2.0",
@@ -60,7 +86,7 @@ def write_repository(
         output_dir: folder to write; replaced if an earlier call made it.
         repo_id: "ORG/NAME", which the card tells the reader to type.
         record: how the model came to be.
-        evaluation: of `vissl-zoo evaluate`, for the card.
+        metrics: of a metrics.json, for the card; by default what the export's config.json keeps.
         revision: branch of the plain face.
         dataset: the training data's name on the Hub, for the card.
         license: of the weights, as the Hub names it.
@@ -77,38 +103,28 @@ def write_repository(
         raise UserError(
             f"--output-dir {output_dir} holds {', '.join(foreign[:3]) or 'a file'}: give an empty folder"
         )
-    config = read_config(export)
+    model, config = open_export(export)
     try:
-        with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(f"local-dir:{export}", pretrained=True)
-    except Exception as error:  # timm and safetensors each raise their own
-        raise UserError(f"{export} cannot be loaded: {str(error).splitlines()[0]}") from error
-    temporary = output_dir.parent / f".{output_dir.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        (temporary / FULL).mkdir(parents=True)
-        plain = _write_plain(model, config, temporary)
-        save_weights(model.state_dict(), temporary / WHOLE, config)
-        branch = full_branch(revision)
-        at = "" if revision == "main" else f"@{revision}"
-        place = Place(
-            f"hf-hub:{repo_id}@{branch}", f"hf-hub:{repo_id}{at}" if plain else None, repo_id, branch
-        )
-        options = {"metrics": config.get("metrics"), "evaluation": evaluation, "place": place}
-        card = render_record(model, record, **options, dataset=dataset, license=license)
-        for folder in (temporary, temporary / FULL):
-            (folder / README).write_text(card, encoding="utf-8")
-        for name in (CONFIG, WEIGHTS, HEADS):
-            if (export / name).exists():
-                shutil.copyfile(export / name, temporary / FULL / name)
-        for file in temporary.rglob("*.safetensors"):
-            file.chmod(0o644)  # safetensors writes for the owner alone
-        shutil.rmtree(output_dir, ignore_errors=True)
-        os.replace(temporary, output_dir)
+        with unfinished(output_dir) as folder:
+            plain = _write_plain(model, config, folder)
+            save_weights(model.state_dict(), folder / WHOLE, config)
+            branch = full_branch(revision)
+            at = "" if revision == "main" else f"@{revision}"
+            place = Place(
+                f"hf-hub:{repo_id}@{branch}", f"hf-hub:{repo_id}{at}" if plain else None, repo_id, branch
+            )
+            shown = config.get("metrics") if metrics is None else metrics
+            card = render_card(model, record, metrics=shown, place=place, dataset=dataset, license=license)
+            (folder / FULL).mkdir()
+            for name in (CONFIG, WEIGHTS, HEADS):
+                if (export / name).exists():
+                    shutil.copy(export / name, folder / FULL)
+            for face in (folder, folder / FULL):
+                write_text(face / README, card)
+            shutil.rmtree(output_dir, ignore_errors=True)
+            os.replace(folder, output_dir)
     except OSError as error:
         raise UserError(f"--output-dir {output_dir} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output_dir
 
 
@@ -121,9 +137,8 @@ def _write_plain(model: nn.Module, config: dict[str, Any], folder: Path) -> bool
     timm_args = {k: v for k, v in args.items() if k not in HEAD_ARGS}
     plain = {k: v for k, v in config.items() if k != "metrics"}
     plain.update(architecture=backbone, model_args=timm_args)
-    (folder / CONFIG).write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    weights = {k: v.contiguous() for k, v in split_heads(model.state_dict())[0].items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    write_text(folder / CONFIG, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    save_tensors(split_heads(model.state_dict())[0], folder / WEIGHTS, {"format": "pt"})
     with torch.random.fork_rng(devices=[]):
         bare = timm.create_model(backbone, num_classes=config.get("num_classes", 0), **timm_args)
     bare.load_state_dict(load_file(folder / WEIGHTS))  # strict: what timm would miss is an error here

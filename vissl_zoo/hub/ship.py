@@ -1,6 +1,8 @@
 """Add an export to the weights that the package ships: float16, into the table, with its model card.
 
     python -m vissl_zoo.hub.ship runs/best --tag cifar10 --evaluation evaluations/best-cifar10
+    python -m vissl_zoo.hub.ship vi_simsiam_resnet18.cifar10 --evaluation F     # new figures for shipped weights
+    python -m vissl_zoo.hub.ship                                                # the model cards alone
 
 The name is the export's own, or that of `--model` if both have the same backbone. Nothing is changed unless the
 float16 model agrees with the export. Tensors that a shipped file already holds are not shipped a second time: both
@@ -9,11 +11,10 @@ names then load that file.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +22,26 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vissl_zoo import weights
 from vissl_zoo.cli import parse_flags
-from vissl_zoo.errors import UserError
-from vissl_zoo.hub.cards import write_cards
-from vissl_zoo.hub.export import save_weights
-from vissl_zoo.hub.figures import kept
-from vissl_zoo.hub.record import find_export, read_config, read_evaluation, read_record
+from vissl_zoo.errors import UserError, first_line
+from vissl_zoo.hub.card import Record, read_record
+from vissl_zoo.hub.card_figures import shown_part
+from vissl_zoo.hub.export import find_export, open_export, save_weights
+from vissl_zoo.hub.model_cards import write_cards
+from vissl_zoo.hub.repository import read_evaluation
 from vissl_zoo.models import METHODS, backbone_of, entrypoints
 
 LARGEST = 40_000_000
 """Bytes of one file."""
-
 EMBEDDING_TOLERANCE = 5e-3
 """‖y16 - y‖ / ‖y‖ of each image's embedding: a rounding to 11 bits is off by 5e-4 at most, and layers add up."""
 KAPPA_TOLERANCE = 1e-2
 """|κ16 - κ| / κ of each image."""
-
 IMAGES = 16
-_CFG_KEYS = (
-    "input_size",
-    "crop_pct",
-    "crop_mode",
-    "interpolation",
-    "mean",
-    "std",
-    "pool_size",
-    "fixed_input_size",
-)
+_CFG_KEYS = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "fixed_input_size")
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class Arguments:
     description: str = ""
     """One line for timm's configuration."""
     evaluation: str | None = None
-    """The folder that `vissl-zoo evaluate` left, for the card."""
+    """The folder that `vissl-zoo evaluate` left, for the card; by default the figures are those of the run's report."""
     dataset: str | None = None
     """The training data's name on the Hub, for the card."""
     license: str = "apache-2.0"
@@ -82,66 +73,57 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> int:
     """Run the tool; returns the exit code, which is 2 after one line on stderr about bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    what = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     try:
-        run = arguments[0] if arguments and not arguments[0].startswith("-") else None
-        rest = arguments if run is None else arguments[1:]
-        flags = parse_flags(Arguments, Arguments(), rest, "python -m vissl_zoo.hub.ship RUN", __doc__)
-        if run is None:
-            raise UserError("a run folder or an export folder comes first (see --help)")
-        row, embedding, kappa = ship(find_export(run), flags)
-        print(f"{row.name}: {row.path.stat().st_size / 1e6:.1f} MB, sha256 {row.sha256}")
-        print(
-            f"float16 against the export: embedding within {embedding:.1e}, κ within {kappa:.1e} (relative)"
+        flags = parse_flags(
+            Arguments, Arguments(), arguments, "python -m vissl_zoo.hub.ship WHAT", __doc__ or ""
         )
+        if what in weights.shipped():
+            _renew(what, flags)
+        elif what is not None:
+            print(ship(find_export(what), flags))
+        elif flags != Arguments(cards=flags.cards):
+            raise UserError("a run, an export or the name of shipped weights comes first (see --help)")
         print(f"cards: {', '.join(str(path) for path in write_cards(Path(flags.cards)))}")
     except UserError as error:
         print(f"vissl_zoo.hub.ship: {error}", file=sys.stderr)
         return 2
     except (OSError, SafetensorError) as error:  # an installed package is often not the user's to change
-        reason = str(error).splitlines()[0]
-        print(f"vissl_zoo.hub.ship: {weights.FOLDER} or --cards cannot be written: {reason}", file=sys.stderr)
+        where = f"{weights.FOLDER} or --cards"
+        print(f"vissl_zoo.hub.ship: {where} cannot be written: {first_line(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def ship(export: Path, flags: Arguments) -> tuple[weights.ShippedWeights, float, float]:
-    """Write file and row; returns the row and the largest relative errors of embedding and κ.
+def ship(export: Path, flags: Arguments) -> str:
+    """Write file and row; returns what to say of them.
 
     Raises:
         UserError: the name, the tag, the size or the agreement is not as it must be.
     """
-    config = read_config(export)
+    model, config = open_export(export, num_classes=0)
     name = _registered_name(config, flags)
-    try:
-        model = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0).eval()
-    except Exception as error:  # timm and safetensors each raise their own
-        raise UserError(f"{export} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if model.kappa_head is None:
+    if model.eval().kappa_head is None:
         raise UserError(f"{export} has no κ head, and a shipped model must answer `represent`")
-    left_out = (
-        "backbone",
-        "kappa_head",
-        "num_classes",
-    )  # exports of earlier versions have the last here, too
-    args = {k: v for k, v in config.get("model_args", {}).items() if k not in left_out}
-    full = f"{name}.{flags.tag}"
+    args = {k: v for k, v in config.get("model_args", {}).items() if k not in ("backbone", "kappa_head")}
     cfg = {k: v for k, v in config["pretrained_cfg"].items() if k in _CFG_KEYS}
+    cfg["pool_size"] = _map_size(model, cfg["input_size"])
+    card = _card(read_record(export), config.get("metrics"), flags)
+    full = f"{name}.{flags.tag}"
     temporary = weights.FOLDER / f".{full}.{os.getpid()}.safetensors"
     try:
         save_weights(_half(model, export), temporary, {"architecture": name, "model_args": args})
-        temporary.chmod(0o644)
         size = temporary.stat().st_size
         if size > LARGEST:
             raise UserError(f"{full} would be {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB is the most")
         overlay = {**cfg, "file": str(temporary)}
         reloaded = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **args).eval()
-        errors = disagreement(model, reloaded, cfg["input_size"])
-        if errors[0] > EMBEDDING_TOLERANCE or errors[1] > KAPPA_TOLERANCE:
+        embedding, kappa = disagreement(model, reloaded, cfg["input_size"])
+        if embedding > EMBEDDING_TOLERANCE or kappa > KAPPA_TOLERANCE:
             raise UserError(
-                f"{full} in float16 is off by {errors[0]:.1e} in the embedding and {errors[1]:.1e} in κ; "
+                f"{full} in float16 is off by {embedding:.1e} in the embedding and {kappa:.1e} in κ; "
                 f"{EMBEDDING_TOLERANCE} and {KAPPA_TOLERANCE} are the most"
             )
-        card = _card(export, config, flags)
         file, rows = _place(temporary, full)
     finally:
         temporary.unlink(missing_ok=True)
@@ -149,7 +131,31 @@ def ship(export: Path, flags: Arguments) -> tuple[weights.ShippedWeights, float,
     row = weights.ShippedWeights(full, file, sha256, cfg, args, flags.description, card)
     others = {key: other for key, other in rows.items() if key != full or not flags.default}
     weights.write_table({full: row, **others} if flags.default else {**others, full: row})
-    return row, *errors
+    return (
+        f"{full}: {size / 1e6:.1f} MB, sha256 {sha256}\n"
+        f"float16 against the export: embedding within {embedding:.1e}, κ within {kappa:.1e} (relative)"
+    )
+
+
+def _renew(name: str, flags: Arguments) -> None:
+    """Put the figures of an evaluation, and what the flags say for the card, into a row of the table."""
+    rows = weights.shipped()
+    card = rows[name].card
+    record = Record.from_dict({"method": name.split(".")[0], **card.get("record", {})})
+    told = {key: card[key] for key in ("dataset", "license") if key in card}
+    rows[name] = replace(rows[name], card={**_card(record, card.get("metrics"), flags), **told})
+    weights.write_table(rows)
+
+
+def _card(record: Record, metrics: dict[str, Any] | None, flags: Arguments) -> dict[str, Any]:
+    """What the table keeps for the model card."""
+    said = {key: value for key in ("method", "note") if (value := getattr(flags, key))}
+    card: dict[str, Any] = {"record": replace(record, **said).to_dict(), "license": flags.license}
+    if flags.dataset:
+        card["dataset"] = flags.dataset
+    if flags.evaluation is not None:
+        metrics = read_evaluation(flags.evaluation)
+    return {**card, "metrics": shown_part(metrics)} if metrics else card
 
 
 def _place(new: Path, full: str) -> tuple[str, dict[str, weights.ShippedWeights]]:
@@ -167,15 +173,14 @@ def _place(new: Path, full: str) -> tuple[str, dict[str, weights.ShippedWeights]
     if sharing:
         kept = f"{sharing[0]}.safetensors"
         os.replace(weights.FOLDER / own, weights.FOLDER / kept)
-        rows |= {name: dataclasses.replace(rows[name], file=kept) for name in sharing}
+        rows |= {name: replace(rows[name], file=kept) for name in sharing}
     os.replace(new, weights.FOLDER / own)
     return own, rows
 
 
-def disagreement(model: nn.Module, other: nn.Module, input_size: tuple[int, int, int]) -> tuple[float, float]:
+def disagreement(model: Any, other: Any, input_size: tuple[int, int, int]) -> tuple[float, float]:
     """The largest relative difference of two models' embeddings and κ, over images of noise of several contrasts."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(IMAGES, *input_size, generator=generator)
+    x = torch.randn(IMAGES, *input_size, generator=torch.Generator().manual_seed(0))
     x = x * torch.linspace(0.1, 2, IMAGES).view(-1, 1, 1, 1)
     with torch.inference_mode():
         a, b = model.represent(x), other.represent(x)
@@ -183,13 +188,20 @@ def disagreement(model: nn.Module, other: nn.Module, input_size: tuple[int, int,
     return embedding.max().item(), ((b.kappa - a.kappa).abs() / a.kappa).max().item()
 
 
-def _half(model: nn.Module, export: Path) -> dict[str, Tensor]:
+def _half(model: Any, export: Path) -> dict[str, Tensor]:
     """The state dict in float16; whole numbers stay."""
     halved = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    beyond = [k for k, v in halved.items() if v.is_floating_point() and not v.isfinite().all()]
-    if beyond:
-        raise UserError(f"{export}: {beyond[0]} is not finite in float16")
+    for key, value in halved.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{export}: {key} is not finite in float16")
     return halved
+
+
+def _map_size(model: Any, input_size: list[int]) -> list[int] | None:
+    """Height and width of the last feature map, which timm calls pool_size; None for tokens."""
+    with torch.inference_mode():
+        features = model.forward_features(torch.zeros(1, *input_size))
+    return list(features.shape[-2:]) if features.ndim == 4 else None
 
 
 def _registered_name(config: dict[str, Any], flags: Arguments) -> str:
@@ -203,19 +215,6 @@ def _registered_name(config: dict[str, Any], flags: Arguments) -> str:
     if own.split(".")[0] != wanted:
         raise UserError(f"--model {name} is on {wanted}, and the export on {own}")
     return name
-
-
-def _card(export: Path, config: dict[str, Any], flags: Arguments) -> dict[str, Any]:
-    """What the table keeps for the model card."""
-    record = read_record(export, config["architecture"]).to_dict()
-    said = {"method": flags.method, "note": flags.note}
-    card: dict[str, Any] = {"record": {**record, **{key: value for key, value in said.items() if value}}}
-    card |= {"license": flags.license, **({"dataset": flags.dataset} if flags.dataset else {})}
-    if flags.evaluation is not None:
-        card["evaluation"] = kept(read_evaluation(flags.evaluation))
-    elif config.get("metrics"):
-        card["metrics"] = config["metrics"]
-    return card
 
 
 if __name__ == "__main__":

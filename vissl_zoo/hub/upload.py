@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.hub.repository import FULL, full_branch
 
 SAFE = (".safetensors", ".json", ".md")
@@ -24,7 +24,7 @@ def check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"--repo-id {repo_id!r}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"--repo-id {repo_id!r}: {first_line(error)}") from error
     if repo_id.count("/") != 1:
         raise UserError(f"--repo-id {repo_id!r} must be ORG/NAME")
 
@@ -62,25 +62,24 @@ def push(folder: Path, repo_id: str, *, revision: str = "main", private: bool = 
         for name in (branch, revision):
             if name != "main":
                 api.create_branch(repo_id, branch=name, exist_ok=True)
-        options = {"repo_id": repo_id, "delete_patterns": ["*.safetensors", "*.bin", "*.pth", "*.pt"]}
-        about = "with vissl_zoo"
-        api.upload_folder(
-            folder_path=folder / FULL, revision=branch, commit_message=f"Whole model, {about}", **options
-        )
-        api.upload_folder(
-            folder_path=folder,
-            revision=revision,
-            commit_message=f"Plain timm model and card, {about}",
-            ignore_patterns=[f"{FULL}/*"],
-            **options,
-        )
+        for face, to, what in (
+            (folder / FULL, branch, "Whole model"),
+            (folder, revision, "Plain timm model and card"),
+        ):
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=face,
+                revision=to,
+                commit_message=f"{what}, with vissl_zoo",
+                ignore_patterns=[f"{FULL}/*"],
+                delete_patterns=["*.safetensors", "*.bin", "*.pth", "*.pt"],
+            )
     except HfHubHTTPError as error:
         raise UserError(f"the Hub refuses {repo_id}: {_reason(error)}") from error
     except (
         Exception
-    ) as error:  # each version of huggingface_hub has another library under it, with its own errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the Hub ({constants.ENDPOINT}) cannot be reached: {reason}") from error
+    ) as error:  # under each version of huggingface_hub is another library, with its own errors
+        raise UserError(f"the Hub ({constants.ENDPOINT}) cannot be reached: {first_line(error)}") from error
     return str(url)
 
 
@@ -88,5 +87,5 @@ def _reason(error: HfHubHTTPError) -> str:
     """The server's own words, or the status with what it means."""
     status = error.response.status_code
     meant = {401: "the token is not valid", 403: "the token may not write there"}.get(status)
-    said = getattr(error, "server_message", None) or str(error).splitlines()[0]
-    return f"{meant} ({said.splitlines()[0]})" if meant else said.splitlines()[0]
+    said = (getattr(error, "server_message", None) or first_line(error)).splitlines()[0]
+    return f"{meant} ({said})" if meant else said

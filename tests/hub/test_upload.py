@@ -13,12 +13,11 @@ import pytest
 import timm
 import torch
 
-import vissl_zoo.hub.publish
+import vissl_zoo.hub.upload
 from vissl_zoo.commands import main
-from vissl_zoo.hub import export_model, render_card
-from vissl_zoo.hub.publish import check_repo_id, push
-from vissl_zoo.hub.record import Record
+from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.hub.repository import write_repository
+from vissl_zoo.hub.upload import check_repo_id, push
 
 spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
 hub_server = importlib.util.module_from_spec(spec)
@@ -65,7 +64,7 @@ def exported(tmp_path_factory):
     torch.manual_seed(0)
     args = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "latent_dim": 33, "kappa_map": "exp"}
     model = vissl_zoo.create_model("vi_simsiam_resnet18", **args).eval()
-    card = render_card(model, "VI-SimSiam", None, 64, "shapes", "accelerate launch train.py")
+    card = render_card(model, Record("VI-SimSiam", "shapes", 64, "accelerate launch train.py"))
     heads = {"projector.weight": torch.ones(2, 2)}
     folder = export_model(model, tmp_path_factory.mktemp("run") / "export", heads=heads, readme=card)
     return model, folder
@@ -206,7 +205,7 @@ def test_failures_are_one_line(published):
 def test_without_a_token_or_a_network(exported, monkeypatch, capsys):
     """One line each, and the token is asked for before any work is done."""
     publish = ["publish", str(exported[1]), "--repo-id", REPO]
-    monkeypatch.setattr(vissl_zoo.hub.publish, "get_token", lambda: None)
+    monkeypatch.setattr(vissl_zoo.hub.upload, "get_token", lambda: None)
     assert main(publish) == 2
     assert "needs a token" in capsys.readouterr().err
     monkeypatch.undo()
