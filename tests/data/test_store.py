@@ -1,16 +1,14 @@
 import logging
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from vissl_zoo.data import open_images, open_store
-from vissl_zoo.data.store import MemoryStore, StreamingStore
+from vissl_zoo.data import store as module
+from vissl_zoo.data.store import HeldStore, OnTheFlyStore, free_memory
 from vissl_zoo.errors import UserError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 SIZES = [(6, 8), (12, 8), (40, 60), (6, 9), (30, 20), (5, 5)]
 BATCHES = [np.array([3, 0]), np.array([5]), np.array([1, 1, 2, 4])]
 
@@ -27,15 +25,15 @@ def make_table(write_images, picture):
     return make_table
 
 
-def stream(table, image_size: int = 16, **options) -> StreamingStore:
+def stream(table, image_size: int = 16, **options) -> OnTheFlyStore:
     store = open_store(table, image_size, memory_limit=0, progress=False, **{"workers": 0} | options)
-    assert isinstance(store, StreamingStore)
+    assert isinstance(store, OnTheFlyStore)
     return store
 
 
-def hold(table, image_size: int = 16, **options) -> MemoryStore:
+def hold(table, image_size: int = 16, **options) -> HeldStore:
     store = open_store(table, image_size, progress=False, **{"workers": 2} | options)
-    assert isinstance(store, MemoryStore)
+    assert isinstance(store, HeldStore)
     return store
 
 
@@ -95,8 +93,8 @@ def test_a_choice_of_rows(make_table, open_one):
 def test_the_memory_limit_decides(make_table):
     table = make_table()
     needed = 6 * 3 * 24 * 24
-    assert isinstance(open_store(table, 16, memory_limit=needed, progress=False), MemoryStore)
-    assert isinstance(open_store(table, 16, memory_limit=needed - 1, progress=False), StreamingStore)
+    assert isinstance(open_store(table, 16, memory_limit=needed, progress=False), HeldStore)
+    assert isinstance(open_store(table, 16, memory_limit=needed - 1, progress=False), OnTheFlyStore)
 
 
 def test_streaming_leaves_the_random_state_alone(make_table):
@@ -181,19 +179,85 @@ def test_the_progress_bar_is_on_stderr_and_can_be_off(make_table, capsys):
     assert "6/6" in err
 
 
-@pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="the CIFAR-10 sample is not here")
-def test_cifar10_is_decoded_in_seconds():
-    table = open_images(SHARED / "cifar10", split="test")
-    start = time.perf_counter()
-    store = open_store(table, 32, progress=False)
-    assert time.perf_counter() - start < 20  # about 1 s for these 10,000
-    assert (len(store), store.canvas) == (10_000, (32, 32))
+FEW = [np.array([3, 0]), np.array([2, 2, 1])]
 
 
-@pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="the photos are not here")
-def test_photos():
-    table = open_images(SHARED / "photos")
-    store = open_store(table, 64, progress=False, rows=np.arange(40))
-    (batch,) = store.batches([np.arange(40)])
-    assert (store.canvas, store.bad) == ((96, 96), [])
-    assert batch.sizes.tolist() == [list(table.size(row)) for row in range(40)]
+@pytest.fixture
+def table(write_images):
+    return open_images(write_images({f"{n}.png": n for n in range(4)}))
+
+
+def native(table, **options):
+    return open_store(table, 8, progress=False, **options)
+
+
+def test_on_a_cpu_nothing_changes(table):
+    plain, asked = native(table), native(table, device="cpu")
+    for one, other in zip(plain.batches(FEW), asked.batches(FEW), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert asked.ahead == 0
+
+
+@pytest.mark.parametrize("share, moves", [(0.5, True), (0.49, False)])
+def test_small_stores_move_and_large_ones_stay(table, monkeypatch, share, moves):
+    """On the device of torch that holds no numbers: places and shapes are all that it tells."""
+    need = 4 * 3 * 6 * 8
+    monkeypatch.setattr(module, "free_memory", lambda device: 2 * need)
+    monkeypatch.setattr(module, "_DEVICE_SHARE", share)
+    store = native(table, device="meta")
+    for indices, batch in zip(FEW, store.batches(FEW), strict=True):
+        assert batch.images.device.type == ("meta" if moves else "cpu")
+        assert batch.images.shape == (len(indices), 3, 6, 8)
+        assert (batch.sizes.device.type, batch.indices.device.type) == ("cpu", "cpu")
+        assert batch.sizes.tolist() == [[6, 8]] * len(indices)
+        assert batch.indices.tolist() == indices.tolist()
+
+
+def test_a_device_that_tells_no_memory_holds_nothing(table):
+    assert free_memory(torch.device("mps")) == free_memory(torch.device("cpu")) == 0
+    assert next(native(table, device="mps").batches(FEW)).images.device.type == "cpu"
+
+
+def test_batches_gathered_ahead_are_the_same_in_the_same_order(table):
+    store, plain = native(table), native(table)
+    store.ahead = 3
+    orders = [np.random.default_rng(n).integers(0, 4, 5) for n in range(20)]
+    for one, other in zip(store.batches(orders), plain.batches(orders), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert list(store.batches([])) == []
+
+
+def test_positions_are_drawn_no_further_than_needed(table):
+    store = native(table)
+    store.ahead = 3
+    drawn = []
+    batches = store.batches(drawn.append(n) or [n % 4] for n in range(100))
+    next(batches)
+    assert drawn == [0, 1, 2]
+    batches.close()
+    assert drawn == [0, 1, 2]
+
+
+def test_an_error_while_gathering_ahead_is_the_callers(table):
+    store = native(table)
+    store.ahead = 2
+    with pytest.raises(IndexError):
+        list(store.batches([[0], [99]]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("share", [0.5, 0.0])
+def test_cuda_batches_without_host_synchronisation(table, share, monkeypatch):
+    expected = list(native(table).batches(FEW))
+    monkeypatch.setattr(module, "_DEVICE_SHARE", share)
+    store = native(table, device="cuda")
+    list(store.batches(FEW))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batches = [(b, b.images.to("cuda", non_blocking=True)) for b in store.batches(FEW)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for (batch, images), other in zip(batches, expected, strict=True):
+        assert batch.images.is_cuda == bool(share)
+        assert share or batch.images.is_pinned()
+        assert torch.equal(images.cpu(), other.images)

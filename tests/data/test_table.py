@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,8 +12,6 @@ from vissl_zoo.data import available_splits, open_images
 from vissl_zoo.data.decode import decode
 from vissl_zoo.data.files import find_local_files
 from vissl_zoo.data.sources import _file_fingerprint
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def same(image, encoded: bytes) -> bool:
@@ -197,9 +194,26 @@ def test_progress_bars_of_datasets_are_silent_and_left_as_they_were(tmp_path, pi
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="the CIFAR-10 sample is not here")
-def test_cifar10():
-    table = open_images(SHARED / "cifar10", split="test")
-    assert np.bincount(table.labels).tolist() == [1000] * 10
-    assert table.class_names[0] == "airplane"
-    assert table.read(9999).size == (32, 32)
+def test_selected_rows_labels_and_columns_are_those_chosen(shapes_folder):
+    table = open_images(shapes_folder, split="test")
+    rows = np.array([31, 4, 4, 0])
+    chosen = table.select(rows)
+    assert len(chosen) == 4
+    assert chosen.labels.tolist() == table.labels[rows].tolist()
+    assert chosen.column("ambiguity").tolist() == table.column("ambiguity")[rows].tolist()
+    assert all(chosen.read(i).tobytes() == table.read(row).tobytes() for i, row in enumerate(rows))
+    assert chosen.select(np.array([1])).read(0).tobytes() == table.read(4).tobytes()
+    assert len(table) == 40
+
+
+def test_fingerprints_tell_selections_apart(shapes_folder):
+    table = open_images(shapes_folder, split="test")
+    assert table.fingerprint
+    selections = [np.arange(5), np.arange(6), np.arange(5)[::-1]]
+    prints = [table.select(rows).fingerprint for rows in selections] + [
+        table.fingerprint,
+        table.select(np.arange(6)).select(np.arange(5)).fingerprint,
+    ]
+    assert len(set(prints)) == len(prints)
+    assert table.select(np.arange(5)).fingerprint == prints[0]
+    assert pickle.loads(pickle.dumps(table.select(np.arange(5)))).fingerprint == prints[0]

@@ -3,48 +3,45 @@
 import re
 
 import numpy as np
+from datasets import ReadInstruction
 
 from vissl_zoo.errors import UserError
 
-_SLICED = re.compile(r"([^\[\]]+)\[(.*)\]")
-_BOUND = re.compile(r"(-?\d+)(%?)")
+_SLICED = re.compile(r"([^\[\]]+)\[([^\[\]+]*)\]")
+_COUNT = re.compile(r"(\d+)(?![\d%])")  # a bound that is no percentage
 
 
 def split_name(path: str, text: str) -> tuple[str, str | None]:
     """("train", "90%:") of "train[90%:]", and ("train", None) of "train"; UserError when it is neither."""
     if "[" not in text and "]" not in text:
         return text, None
-    match = _SLICED.fullmatch(text.strip())
-    bounds = match[2].split(":") if match else []
-    if len(bounds) != 2 or not all(b.strip() == "" or _BOUND.fullmatch(b.strip()) for b in bounds):
-        raise UserError(
-            f'{path}: "{text}" is no split; a part of one is written train[:45000] or train[90%:]'
-        )
-    return match[1].strip(), ":".join(b.strip() for b in bounds)
+    name, bounds = match.groups() if (match := _SLICED.fullmatch(text.replace(" ", ""))) else ("", "")
+    _parse(f'{path}: "{text}"', bounds)
+    return name, bounds
 
 
 def sliced_rows(path: str, split: str, bounds: str, count: int) -> np.ndarray:
     """The rows int64 (M,) of a split of `count` images that `bounds`, such as "10%:20%", stands for.
 
-    A negative bound counts from the end. A percentage is rounded to the nearest row, so that train[:90%] and
-    train[90%:] are all of train and share no image.
+    `datasets` rounds a percentage to the nearest row: train[:90%] and train[90%:] are all of train and share no image.
 
     Raises:
-        UserError: the part is empty, or a bound lies outside the split.
+        UserError: it is no part of a split, it is empty, or a bound lies outside the split.
     """
-    first, _, last = bounds.partition(":")
-    start, stop = _row(first, count, 0), _row(last, count, count)
     shown = f'{path}: "{split}[{bounds}]"'
-    if not (0 <= start <= count and 0 <= stop <= count):
+    (part,) = _parse(shown, bounds).to_absolute({"split": count})
+    if any(int(bound) > count for bound in _COUNT.findall(bounds)):
         raise UserError(f'{shown} reaches beyond the {count} images of "{split}"')
-    if start >= stop:
+    if part.from_ >= part.to:
         raise UserError(f'{shown} is empty; "{split}" has {count} images')
-    return np.arange(start, stop)
+    return np.arange(part.from_, part.to)
 
 
-def _row(bound: str, count: int, default: int) -> int:
-    if not bound:
-        return default
-    number, percent = _BOUND.fullmatch(bound).groups()
-    row = round(int(number) * count / 100) if percent else int(number)
-    return row + count if number.startswith("-") else row
+def _parse(shown: str, bounds: str) -> ReadInstruction:
+    try:
+        return ReadInstruction.from_spec(
+            f"split[{bounds}]"
+        )  # not its own name: `datasets` allows no hyphen there
+    except ValueError as error:
+        what = "is no split; a part of one is written train[:45000] or train[90%:]"
+        raise UserError(f"{shown} {what}") from error

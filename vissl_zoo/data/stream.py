@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 
-from vissl_zoo.data.base import Batch
-from vissl_zoo.data.canvas import PROBES, choose_canvas, fit_to_canvas
+from vissl_zoo.data.canvas import PROBES, Batch, choose_canvas, fit_to_canvas
 from vissl_zoo.data.decode import BadImage, decode, default_workers, why_unreadable
 from vissl_zoo.data.decode import image_size as image_size_of
 from vissl_zoo.data.slices import split_name
