@@ -1,48 +1,177 @@
-"""Write the README's generated tables anew: Table 1 from the methods, the model names, the recipes.
+"""Write the generated blocks of README.md and of the pages in docs/ anew.
 
-python docs/tables.py            # rewrites README.md between its markers
+python docs/tables.py            # rewrites every page between its markers
 python docs/tables.py --check    # exits with 1 if that would change anything
+
+A block stands between <!-- NAME --> and <!-- /NAME -->. The methods, the recipes and the shipped weights say what
+is in it; the figures of the demo come from docs/demo.json, which docs/figures.py writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from vissl_zoo import weights
 from vissl_zoo.methods import table
 from vissl_zoo.models import METHODS, entrypoints
 from vissl_zoo.recipes import RECIPES
 
-README = Path(__file__).parents[1] / "README.md"
+DOCS = Path(__file__).parent
+PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+DEMO = DOCS / "demo.json"
+SCORES = {  # what κ is compared with, by its name in metrics.json
+    "kappa": "κ",
+    "norm": "embedding norm",
+    "knn_distance": "similarity to neighbours",
+    "two_view_cosine": "cosine of two views",
+    "max_probability": "max probability (knows labels)",
+}
 
 
 def models() -> str:
-    """One row a method, one column a backbone."""
+    """The rule by which names are made."""
     names = entrypoints()
     backbones = sorted({n.removeprefix(f"{m}_") for m in METHODS for n in names if n.startswith(f"{m}_")})
     backbones = [b for b in backbones if all(f"{m}_{b}" in names for m in METHODS)]
-    lines = ["| on | " + " | ".join(METHODS) + " |", "|---|" + "---|" * len(METHODS)]
-    for backbone in backbones:
-        lines.append(f"| {backbone} | " + " | ".join(f"`{m}_{backbone}`" for m in METHODS) + " |")
-    return "\n".join([*lines, "| any timm backbone | " + " | ".join(f"`{m}`" for m in METHODS) + " |"])
+    return (
+        f"- `METHOD` is {_listed(METHODS)};\n"
+        f"- `BACKBONE` is {_listed(backbones)};\n"
+        "- any other timm backbone: `vissl_zoo.create_model(METHOD, backbone=NAME)`."
+    )
 
 
 def recipes() -> str:
     """One row a recipe."""
-    rows = [f"| `{r.name}` | {r.about} | {r.expected} |" for r in RECIPES.values()]
-    return "\n".join(["| recipe | what it is | expected |", "|---|---|---|", *rows])
+    rows = [(f"`{r.name}`", r.about, r.cost, r.expected) for r in RECIPES.values()]
+    return _table(("recipe", "what it is", "cost", "expected"), rows)
+
+
+def shipped() -> str:
+    """One row a model whose weights this repository has, with the figures of its card."""
+    rows = []
+    for name, row in weights.shipped().items():
+        found = row.card["evaluation"]
+        auroc = found["uncertainty"]["knn"]["auroc"]
+        others = ", ".join(_three(auroc[score]) for score in ("norm", "knn_distance", "two_view_cosine"))
+        tops = (f"{100 * found[protocol]['top1']:.1f} %" for protocol in ("knn", "linear"))
+        rows.append((f"`{name}`", *tops, _three(auroc["kappa"]), others))
+    head = (
+        "weights",
+        "kNN top-1",
+        "linear top-1",
+        "AUROC of κ (kNN)",
+        "of the norm, the neighbours, two views",
+    )
+    return _table(head, rows, "lrrrl")
+
+
+def demo() -> str:
+    """What the demo learned and what κ is worth there: its first run, and the range over the seeds."""
+    seeds = [run["metrics"] for run in _demo()["runs"] if not run["flags"]]
+    shown, rows = seeds[0], []
+    for title, path, untrained in (
+        ("kNN top-1", "knn.top1", "untrained.knn.top1"),
+        ("AUROC of κ for kNN correctness", "uncertainty.knn.auroc.kappa", None),
+        ("Spearman of the uncertainty with the ambiguity", "ambiguity.spearman.kappa", "ambiguity.spearman.untrained"),
+        ("the same of edge density, no network", "ambiguity.spearman.edge_density", None),
+        ("the same of pixel deviation, no network", "ambiguity.spearman.pixel_deviation", None),
+    ):  # fmt: skip
+        values = [_at(metrics, path) for metrics in seeds]
+        span = f"{_three(min(values))} to {_three(max(values))}" if len(seeds) > 1 else ""
+        rows.append((title, _three(values[0]), span, _three(_at(shown, untrained)) if untrained else ""))
+    rows.append(("seconds, training and report", f"{shown['seconds']:.0f}", "", ""))
+    numbers = sorted(run["seed"] for run in _demo()["runs"] if not run["flags"])
+    spread = f"seeds {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else ""
+    return _table(("", f"seed {_demo()['runs'][0]['seed']}", spread, "untrained"), rows, "lrrr")
+
+
+def variants() -> str:
+    """One row for each set of flags that the demo was run with."""
+    first = _demo()["runs"][0]
+    runs = [run for run in _demo()["runs"] if run["seed"] == first["seed"]]
+    paths = ("knn.top1", "uncertainty.knn.auroc.kappa", "ambiguity.spearman.kappa")
+    rows = [
+        (
+            f"`{run['flags']}`" if run["flags"] else "none",
+            *(_three(_at(run["metrics"], path)) for path in paths),
+        )
+        for run in runs
+    ]
+    return _table(("flags", "kNN top-1", "AUROC of κ", "Spearman with the ambiguity"), rows, "lrrr")
+
+
+def evaluation() -> str:
+    """The AUROC of each score on the demo's run."""
+    found = _demo()["evaluation"]["uncertainty"]["knn"]["auroc"]
+    cells = [_interval(found[score]) for score in SCORES]
+    return _table(("AUROC for kNN correctness", *SCORES.values()), [("the demo's run", *cells)])
+
+
+BLOCKS = {
+    "table 1": table,
+    "models": models,
+    "recipes": recipes,
+    "weights": shipped,
+    "demo": demo,
+    "variants": variants,
+    "evaluation": evaluation,
+}
 
 
 def renewed(text: str) -> str:
-    """The README with its tables made anew."""
-    for name, content in {"table 1": table(), "models": models(), "recipes": recipes()}.items():
+    """A page with its blocks made anew.
+
+    Raises:
+        ValueError: a block is opened and not closed.
+    """
+    for name, content in BLOCKS.items():
         start, stop = f"<!-- {name} -->", f"<!-- /{name} -->"
-        text = re.sub(
-            f"{start}.*?{stop}", lambda _, c=content, a=start, b=stop: f"{a}\n{c}\n{b}", text, flags=re.S
-        )
+        if text.count(start) != text.count(stop):
+            raise ValueError(f"{start} without {stop}")
+        if start in text:
+            block = f"{start}\n{content()}\n{stop}"
+            text = re.sub(f"{start}.*?{stop}", lambda _, block=block: block, text, flags=re.S)
     return text
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    rule = "".join("---:|" if side == "r" else "---|" for side in align or "l" * len(head))
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} or {last}"
+
+
+def _demo() -> dict[str, Any]:
+    return json.loads(DEMO.read_text(encoding="utf-8"))
+
+
+def _at(metrics: dict[str, Any], path: str) -> Any:
+    for part in path.split("."):
+        metrics = metrics[part]
+    return metrics
+
+
+def _three(value: Any) -> str:
+    """A figure, or the value of one with its interval, to three places; what is undefined is a dash."""
+    value = value["value"] if isinstance(value, dict) else value
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(value: dict[str, float] | None) -> str:
+    if value is None:
+        return "–"
+    if value["ci_low"] is None:
+        return _three(value)
+    return f"{value['value']:.3f} ({value['ci_low']:.3f} to {value['ci_high']:.3f})"
 
 
 if __name__ == "__main__":
@@ -50,11 +179,13 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit with 1 if the README is behind"
+        "--check", action="store_true", help="change nothing; exit with 1 if a page is behind"
     )
     check = parser.parse_args().check
-    before = README.read_text()
-    after = renewed(before)
+    before = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    after = {page: renewed(text) for page, text in before.items()}
+    behind = [page for page in PAGES if before[page] != after[page]]
     if check:
-        sys.exit(int(before != after))
-    README.write_text(after)
+        sys.exit("\n".join(f"{page.name} is behind: run python docs/tables.py" for page in behind) or 0)
+    for page in behind:
+        page.write_text(after[page], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README says what the code does: its table is generated, its names exist, its links lead somewhere."""
+"""The README and the pages of docs/: tables are generated, links lead somewhere, prose is plain."""
 
 import re
 import subprocess
@@ -9,16 +9,22 @@ import pytest
 
 from vissl_zoo.methods import METHODS, table
 from vissl_zoo.models import entrypoints
-from vissl_zoo.recipes import RECIPES
 
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    ROOT.glob("docs/*.md")
+)
 COMMANDS = ("pip install -e . && accelerate launch train.py", 'pip install -e ".[test]" && pytest')
-TABLE = re.compile(r"<!-- table 1 -->\n(.*?)\n<!-- /table 1 -->", re.S)
+LONGEST = 28  # words of a sentence
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)|(?:src|href)=\"([^\"]+)\"")
+NO_PROSE = re.compile(r"^```.*?^```|<!--.*?-->|^\|.*?$", re.M | re.S)
+SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
+PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*#]|\d+\.) )|^#.*$", re.M)
 
 
 @pytest.fixture
-def readme(root) -> str:
-    return (root / "README.md").read_text(encoding="utf-8")
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def broken_links(file: Path) -> list[str]:
@@ -28,36 +34,31 @@ def broken_links(file: Path) -> list[str]:
     return [t for t in relative if not (file.parent / t).exists()]
 
 
-def test_table_1_is_the_methods_own(readme):
-    [found] = TABLE.findall(readme)
-    assert found == table()
+def long_sentences(text: str) -> list[str]:
+    """Sentences of a page's prose with more words than one should have."""
+    paragraphs = PARAGRAPH_END.split(NO_PROSE.sub("\n\n", text))
+    sentences = [sentence for paragraph in paragraphs for sentence in SENTENCE_END.split(paragraph)]
+    return [" ".join(sentence.split()) for sentence in sentences if len(sentence.split()) > LONGEST]
 
 
-def test_the_table_has_a_column_for_each_method():
-    header, rule, *rows = table().splitlines()
-    assert [cell.strip() for cell in header.split("|")[2:-1]] == [m.row.method for m in METHODS.values()]
-    counts = {len(re.split(r"(?<!\\)\|", line)) for line in (header, rule, *rows)}
-    assert counts == {len(METHODS) + 3}
+def test_the_readme_is_short(readme):
+    assert len(readme.splitlines()) <= 150
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_there_word_for_word(readme, command):
-    assert command in readme.splitlines()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_sentence_is_long(page):
+    assert long_sentences(page.read_text(encoding="utf-8")) == []
 
 
-def test_every_recipe_and_model_is_named(readme):
-    quoted = set(re.findall(r"`([^`\n]+)`", readme))
-    assert set(RECIPES) - quoted == set()
-    assert set(entrypoints()) - quoted == set()
+def test_a_long_sentence_is_found():
+    word = "word " * LONGEST
+    text = f"# {word}x\n\n{word}\n- {word[5:]}\n```\n{word}x\n```\n\n| {word}x |\n\n<!-- {word}x -->\nShort. {word}end."
+    assert long_sentences(text) == [f"{word}end."]
 
 
-def test_nothing_was_left_to_fill_in(readme):
-    assert not re.search(r"@@|TODO|FIXME|XXX", readme)
-
-
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_relative_links_lead_somewhere(root, name):
-    assert broken_links(root / name) == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    assert broken_links(page) == []
 
 
 def test_a_broken_link_is_found(tmp_path):
@@ -67,7 +68,40 @@ def test_a_broken_link_is_found(tmp_path):
     assert broken_links(page) == ["gone.png", "lost.png"]
 
 
-def test_tables_are_not_behind(root):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_was_left_to_fill_in(page):
+    assert not re.search(r"@@|TODO|FIXME|XXX", page.read_text(encoding="utf-8"))
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines()
+    assert {page.stem for page in ROOT.glob("docs/*.md")} - {"index"} <= set(index)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_there_word_for_word(readme, command):
+    assert command in readme.splitlines()
+
+
+def test_the_table_has_a_column_for_each_method():
+    header, rule, *rows = table().splitlines()
+    assert [cell.strip() for cell in header.split("|")[2:-1]] == [m.row.method for m in METHODS.values()]
+    counts = {len(re.split(r"(?<!\\)\|", line)) for line in (header, rule, *rows)}
+    assert counts == {len(METHODS) + 3}
+
+
+def test_the_rule_of_names_makes_every_name(readme):
+    methods, backbones = (
+        re.findall(r"`([^`]+)`", line)[1:]
+        for line in readme.splitlines()
+        if re.match(r"- `(METHOD|BACKBONE)` is", line)
+    )
+    made = {f"{method}_{backbone}" for method in methods for backbone in backbones}
+    assert made <= set(entrypoints())
+    assert set(entrypoints()) - made - set(methods) <= {"kappa"}
+
+
+def test_tables_are_not_behind():
     """What `python docs/tables.py` would write stands there already."""
-    check = subprocess.run([sys.executable, str(root / "docs" / "tables.py"), "--check"], capture_output=True)
-    assert check.returncode == 0, check.stderr.decode() or "run python docs/tables.py"
+    check = subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py"), "--check"], capture_output=True)
+    assert check.returncode == 0, check.stderr.decode()

@@ -1,0 +1,120 @@
+"""Write every figure, table and picture of the demo that the documentation shows, from finished runs.
+
+    accelerate launch train.py                                                 # runs/demo
+    accelerate launch train.py --seed 1 --output-dir runs/demo-seed1           # and so on, to seed 4
+    accelerate launch train.py --method.variant beta --output-dir runs/beta
+    vissl-zoo evaluate runs/demo                                               # evaluations/demo-shapes
+    python docs/figures.py runs/demo runs/demo-seed* runs/beta --evaluation evaluations/demo-shapes
+
+The first run is the one that is shown. Runs that differ from it in the seed alone give the range over the seeds;
+runs of its seed with other flags give the table of variants. The script writes docs/demo.json, copies the pictures
+of the first run and of its evaluation, and renews the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+RUN_PICTURES = {"gallery.png": "gallery.png"}  # in the run's report/: here
+EVALUATION_PICTURES = {"roc.png": "roc.png", "kappa.png": "kappa.png"}
+KEPT = ("knn", "untrained", "uncertainty", "ambiguity", "seconds")  # of a report's metrics.json
+EVALUATED = ("knn", "linear", "uncertainty", "test_time", "corruption", "retrieval")
+NO_FLAG = (
+    "seed",
+    "output_dir",
+    "images",
+    "resume",
+    "overwrite",
+    "threads",
+    "report",
+    "save_every",
+    "log_every",
+)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file.
+
+    Raises:
+        SystemExit: it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"figures.py: {path}: {error}")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by the names of their flags, without `--`."""
+    found = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", "-")
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def flags(recipe: dict[str, Any], shown: dict[str, Any]) -> str:
+    """The flags that make `recipe` out of the recipe `shown`."""
+    before, now = flat(shown), flat(recipe)
+    words = []
+    for name, value in now.items():
+        if name.replace("-", "_") in NO_FLAG or before.get(name) == value:
+            continue
+        *path, last = name.split(".")
+        if isinstance(value, bool):
+            words.append("--" + ".".join([*path, last if value else f"no-{last}"]))
+        else:
+            value = " ".join(map(str, value)) if isinstance(value, list) else value
+            words.append(f"--{name} {value}")
+    return " ".join(words)
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to four places, which is more than any page shows."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def main() -> None:
+    """Read the runs, write docs/demo.json and the pictures, and renew the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of the demo; the first one is shown")
+    parser.add_argument(
+        "--evaluation", type=Path, required=True, help="what `evaluate` left for the first run"
+    )
+    arguments = parser.parse_args()
+    shown, *_ = recipes = [read(run / "recipe.json") for run in arguments.runs]
+    runs = []
+    for run, recipe in zip(arguments.runs, recipes, strict=True):
+        metrics = read(run / "report" / "metrics.json")
+        kept = {key: metrics[key] for key in KEPT if key in metrics}
+        runs.append({"seed": recipe["seed"], "flags": flags(recipe, shown), "metrics": kept})
+    metrics = read(arguments.evaluation / "metrics.json")
+    evaluated = {key: metrics[key] for key in EVALUATED if key in metrics}
+    text = json.dumps(rounded({"runs": runs, "evaluation": evaluated}), indent=1, ensure_ascii=False)
+    for source, pictures in (
+        (arguments.runs[0] / "report", RUN_PICTURES),
+        (arguments.evaluation, EVALUATION_PICTURES),
+    ):
+        for name, here in pictures.items():
+            shutil.copyfile(source / name, DOCS / here)
+            print(DOCS / here)
+    (DOCS / "demo.json").write_text(text + "\n", encoding="utf-8")
+    print(DOCS / "demo.json")
+    sys.exit(subprocess.run([sys.executable, str(DOCS / "tables.py")], check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
