@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from vissl_zoo.scoring.table import read_scores
+from vissl_zoo.photos.score_table import read_scores
 
 
 def test_page(run_command, scored, tmp_path):

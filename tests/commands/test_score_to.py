@@ -6,7 +6,7 @@ import pytest
 def test_rows_for_a_tool_that_reads_files_are_refused_before_anything_is_scored(
     run_command, small_export, shapes_folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("vissl_zoo.commands.score.score_inputs", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr("vissl_zoo.photos.scoring.score_inputs", lambda *_, **__: pytest.fail("scored"))
     rows, output = shapes_folder / "test.parquet", tmp_path / "s.parquet"
     outcome = run_command("score", rows, "--model", small_export, "--to", "fiftyone", "--output", output)
     assert outcome.code == 2

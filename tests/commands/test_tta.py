@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 import vissl_zoo  # noqa: F401
-from vissl_zoo.scoring.crops import score_crops
+from vissl_zoo.photos.image_crops import score_crops
 
 
 def test_files_and_table(run_command, small_export, photos, tmp_path):

@@ -138,7 +138,7 @@ def test_a_model_sees_images_normalised_as_it_was_trained(tmp_path):
     from PIL import Image
 
     from vissl_zoo.evaluation.represent import extract_rows
-    from vissl_zoo.scoring.engine import score_images
+    from vissl_zoo.photos.engine import score_images
 
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=0).eval()

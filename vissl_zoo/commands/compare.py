@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow.parquet
-from matplotlib.figure import Figure
 
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.figures import NEUTRAL, UNSURE, new_figure, tidy
-from vissl_zoo.evaluation.measures import correlation
 
-ABOUT = "correlate the uncertainty of two evaluated models on the same images"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PAPER = "0.5459 (κ of VI-SimSiam and entropy of DINO, ImageNet-100)"
 LABELS = {"uncertainty": "uncertainty", "kappa": "κ"}
 
@@ -52,6 +51,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"compare needs two evaluation folders first, not {named} (see --help)")
     if flags.shuffles < 1:
         raise UserError(f"--shuffles must be at least 1, not {flags.shuffles}")
+    from vissl_zoo.evaluation.measures import correlation
+
     a, b = arguments[:2]
     x, y = read_pair(a, b, flags.column_a, flags.column_b)
     found = {
@@ -124,6 +125,8 @@ def scatter(
     x: np.ndarray, y: np.ndarray, labels: list[str], title: str, line: tuple[float, float] | None
 ) -> Figure:
     """A point (x, y) for each image, and the regression line."""
+    from vissl_zoo.evaluation.figures import NEUTRAL, UNSURE, new_figure, tidy
+
     figure = new_figure(4.8, 4.2)
     axes = figure.subplots()
     axes.scatter(x, y, s=5, color=NEUTRAL, alpha=float(np.clip(600 / len(x), 0.15, 0.7)), lw=0)

@@ -9,10 +9,16 @@ import numpy as np
 
 from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.duplicates import Groups, find_duplicates, random_cosines
-from vissl_zoo.scoring.table import Scores, check_output, or_none, read_embeddings, read_scores, write_columns
+from vissl_zoo.photos.duplicates import Groups, find_duplicates, random_cosines
+from vissl_zoo.photos.score_table import (
+    Scores,
+    check_output,
+    or_none,
+    read_embeddings,
+    read_scores,
+    write_columns,
+)
 
-ABOUT = "find near-duplicates by embedding, and keep the most certain of each group"
 LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 SHOWN = 10  # groups that are printed
 FEW = 3  # groups that are printed also when they are written

@@ -14,8 +14,6 @@ from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.run import clear_results, run_protocols, write_results
 
-ABOUT = "measure a run, an export or any timm model: accuracy, uncertainty, figures"
-
 
 @dataclass(frozen=True)
 class Data:

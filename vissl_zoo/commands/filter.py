@@ -8,9 +8,8 @@ import numpy as np
 
 from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.table import check_output, read_scores
+from vissl_zoo.photos.score_table import check_output, read_scores
 
-ABOUT = "keep the most certain images, and leave out what cannot be read"
 LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 
 

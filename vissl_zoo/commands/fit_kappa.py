@@ -17,8 +17,6 @@ from vissl_zoo.fitting.kappa import Fitted, fit_kappa_with_figures
 from vissl_zoo.fitting.report import fit_figures, render_card, sample, split_tables, summary, write_report
 from vissl_zoo.hub import export_model
 
-ABOUT = "give any timm backbone a κ: fit a head to unlabelled images, in minutes"
-
 
 @dataclass(frozen=True)
 class Data:

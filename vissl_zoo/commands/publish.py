@@ -14,8 +14,6 @@ from vissl_zoo.hub.export import find_export
 from vissl_zoo.hub.repository import full_branch, read_evaluation, write_repository
 from vissl_zoo.hub.upload import check_repo_id, push, require_token
 
-ABOUT = "push a run or an export to the Hugging Face Hub, or write the folder"
-
 
 @dataclass(frozen=True)
 class Arguments:

@@ -8,11 +8,9 @@ from typing import Literal
 
 from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.duplicates import find_duplicates
-from vissl_zoo.scoring.page import GALLERY, Page, duplicate_groups, map_points
-from vissl_zoo.scoring.table import check_output, read_embeddings, read_scores
-
-ABOUT = "one page about scored photos: galleries, κ, a map of the embedding, duplicates"
+from vissl_zoo.photos.duplicates import find_duplicates
+from vissl_zoo.photos.page import GALLERY, Page, duplicate_groups, map_points
+from vissl_zoo.photos.score_table import check_output, read_embeddings, read_scores
 
 
 @dataclass(frozen=True)

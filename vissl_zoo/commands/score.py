@@ -11,16 +11,12 @@ import numpy as np
 import tyro
 
 from vissl_zoo.cli import parse_flags
-from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.loading import load_model
-from vissl_zoo.scoring.export_to import check_files, export_scores
-from vissl_zoo.scoring.inputs import find_inputs
-from vissl_zoo.scoring.page import Page, number
-from vissl_zoo.scoring.run import Settings, score_inputs
-from vissl_zoo.scoring.table import Scores, check_output
+from vissl_zoo.photos.inputs import find_inputs
+from vissl_zoo.photos.page import Page, number
+from vissl_zoo.photos.score_table import Scores, check_output
+from vissl_zoo.photos.tool_formats import check_files, export_scores
 
-ABOUT = "score photos: κ, uncertainty, embeddings, and a gallery to look at"
 TABLES = (".parquet", ".csv", ".jsonl")
 ENDS = 5  # most and least certain images that the summary names
 Format = Literal["fiftyone", "cleanlab", "label-studio", "lightly"]
@@ -78,6 +74,8 @@ def main(arguments: list[str]) -> None:
         "PATH is a folder, glob, image file, parquet file or Hub data set (org/name); several may be given."
     )
     flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo score", about)
+    from vissl_zoo.photos.scoring import score_inputs
+
     output, gallery, embeddings, to_file = _check(flags)
     inputs = find_inputs(flags.paths, flags.split)
     check_output(flags.output, "--output", TABLES, inputs.tables)
@@ -114,6 +112,10 @@ def open_model(name: str | None, flags: object):
         raise UserError(
             "--model is missing: a run folder, an export folder or a registered name (see --help)"
         )
+    from vissl_zoo.cpu.device import take_device
+    from vissl_zoo.evaluation.loading import load_model
+    from vissl_zoo.photos.scoring import Settings
+
     loaded = load_model(name, image_size=getattr(flags, "image_size", None))
     loaded.model.to(take_device())
     known = {

@@ -13,13 +13,11 @@ import tyro
 from vissl_zoo.cli import ScoresFile, parse_flags
 from vissl_zoo.commands.score import Format, export_file, open_model
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.export_to import export_scores
-from vissl_zoo.scoring.inputs import find_inputs
-from vissl_zoo.scoring.run import score_inputs
-from vissl_zoo.scoring.selection import most_diverse, most_typical
-from vissl_zoo.scoring.table import Scores, check_output, read_embeddings, read_scores
+from vissl_zoo.photos.inputs import find_inputs
+from vissl_zoo.photos.score_table import Scores, check_output, read_embeddings, read_scores
+from vissl_zoo.photos.selection import most_diverse, most_typical
+from vissl_zoo.photos.tool_formats import export_scores
 
-ABOUT = "choose the images to label first: typical, diverse, uncertain or certain"
 LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 
 
@@ -87,6 +85,8 @@ def open_scores(flags: Arguments, wants: bool) -> tuple[Scores, np.ndarray | Non
         if wants or flags.embeddings is not None:
             return scores, read_embeddings(flags.embeddings, scores, f"--order {flags.order}")
         return scores, None
+    from vissl_zoo.photos.scoring import score_inputs
+
     inputs = find_inputs([flags.scores])
     loaded, settings = open_model(flags.model, None)
     return score_inputs(loaded.model, flags.model, inputs, settings, embeddings=True)

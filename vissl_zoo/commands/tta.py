@@ -12,12 +12,10 @@ import tyro
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.commands.score import open_model
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.crops import cut, draw_crops, score_crops
-from vissl_zoo.scoring.inputs import read_image
-from vissl_zoo.scoring.page import number
-from vissl_zoo.scoring.table import check_output, write_atomically
+from vissl_zoo.photos.inputs import read_image
+from vissl_zoo.photos.page import number
+from vissl_zoo.photos.score_table import check_output, write_atomically
 
-ABOUT = "find the crop of an image with the highest κ, and the κ-weighted embedding"
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SHOWN = 5  # crops that are printed
 ImageFile = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="IMAGE", help_behavior_hint="")]
@@ -67,6 +65,8 @@ def main(arguments: list[str]) -> None:
     if None not in (output, crop) and output.resolve() == crop.resolve():
         raise UserError(f"--crop {flags.crop}: --output writes that file")
     embeddings = check_output(flags.embeddings, "--embeddings", (".npy",))
+    from vissl_zoo.photos.image_crops import cut, draw_crops, score_crops
+
     image = read_image(flags.image)
     loaded, settings = open_model(flags.model, flags)
     if getattr(loaded.model, "kappa_head", None) is None:

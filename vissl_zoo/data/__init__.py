@@ -1,9 +1,8 @@
 """Images from anywhere: opened without decoding, decoded without surprises, kept as uint8 canvases."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from vissl_zoo.lazy import load_on_demand
 
 if TYPE_CHECKING:
     from vissl_zoo.data.canvas import Batch, canvas_size
@@ -30,20 +29,16 @@ __all__ = [
     "open_stream",
     "split_name",
 ]
-# The names of each file, loaded on first use: to open one image takes neither torch nor `datasets`.
-_FILES = {
-    "canvas": ("Batch", "canvas_size"),
-    "canvas_cache": ("cache_folder",),
-    "decode": ("BadImage", "default_workers", "open_image"),
-    "slices": ("split_name",),
-    "store": ("ImageStore", "open_store"),
-    "stream": ("ImageStream", "open_stream"),
-    "table": ("ImageTable", "available_splits", "open_images"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for file, names in _FILES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{file}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: to open one image takes neither torch nor `datasets`.
+__getattr__, __dir__ = load_on_demand(
+    __name__,
+    {
+        "canvas": ("Batch", "canvas_size"),
+        "canvas_cache": ("cache_folder",),
+        "decode": ("BadImage", "default_workers", "open_image"),
+        "slices": ("split_name",),
+        "store": ("ImageStore", "open_store"),
+        "stream": ("ImageStream", "open_stream"),
+        "table": ("ImageTable", "available_splits", "open_images"),
+    },
+)

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.duplicates import Groups
-from vissl_zoo.scoring.inputs import read_image
-from vissl_zoo.scoring.projection import project
-from vissl_zoo.scoring.table import Scores, write_atomically
+from vissl_zoo.photos.duplicates import Groups
+from vissl_zoo.photos.embedding_map import project
+from vissl_zoo.photos.inputs import read_image
+from vissl_zoo.photos.score_table import Scores, write_atomically
 
 GALLERY = 24  # images at each end
 FAILURES = 200  # that are listed
@@ -69,7 +69,7 @@ class Page:
         count = min(self.count, -(-len(order) // 2))
         failed = [i for i in range(len(scores)) if not np.isfinite(scores.uncertainty[i])]
         kappa = scores.kappa[order].astype(np.float64)
-        loader = jinja2.PackageLoader("vissl_zoo.scoring", "")
+        loader = jinja2.PackageLoader("vissl_zoo.photos", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )  # fmt: skip

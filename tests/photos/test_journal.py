@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.journal import Journal, Row
+from vissl_zoo.photos.journal import Journal, Row
 
 
 def rows(count: int, embed: bool) -> list[Row]:

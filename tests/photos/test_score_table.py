@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.table import Scores, check_output, read_embeddings, read_scores, write_columns
+from vissl_zoo.photos.score_table import Scores, check_output, read_embeddings, read_scores, write_columns
 
 PATHS = ["a.jpg", "=1+1.jpg", "+a", "-a", "@a", "\ta", "\ra", "'a", 'q".jpg', "line\nbreak.jpg", "é,;日.png"]
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.stats import rankdata
 
 from vissl_zoo.errors import UserError
 
@@ -86,7 +85,7 @@ class Scores:
             return self.known_percentile
         percentile = np.full(len(self), np.nan)
         good = self.good
-        percentile[good] = 100 * (rankdata(self.uncertainty[good]) - 1) / max(1, len(good) - 1)
+        percentile[good] = 100 * mean_ranks(self.uncertainty[good]) / max(1, len(good) - 1)
         return percentile
 
     def write(self, file: Path, places: np.ndarray) -> None:
@@ -112,6 +111,12 @@ class Scores:
             "error": [self.errors[i] for i in places],
         }
         return {**values, **{n: [getattr(self, n)] * len(places) for n in ("model", "model_hash")}}
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each of (N,), 0 … N - 1; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + 1) / 2)[which]
 
 
 def or_none(values: np.ndarray) -> list:

@@ -15,8 +15,7 @@ from vissl_zoo.evaluation import fast_forward, represent
 from vissl_zoo.evaluation.features import central_crop
 from vissl_zoo.models import Representation
 from vissl_zoo.networks.kappa import KappaHead
-from vissl_zoo.scoring import score_images
-from vissl_zoo.scoring.engine import mild_views
+from vissl_zoo.photos.engine import mild_views, score_images
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from vissl_zoo.scoring.selection import most_diverse, most_typical, typicality, unit_length
+from vissl_zoo.photos.selection import most_diverse, most_typical, typicality, unit_length
 
 
 @pytest.fixture
@@ -66,6 +66,6 @@ def test_all_images_equal(choose):
 
 
 def test_more_images_than_clusters(monkeypatch, blobs):
-    monkeypatch.setattr("vissl_zoo.scoring.selection.MOST_CLUSTERS", 5)
+    monkeypatch.setattr("vissl_zoo.photos.selection.MOST_CLUSTERS", 5)
     embeddings, labels = blobs
     assert labels[most_typical(embeddings, 10)].tolist() == [0, 1, 2, 3, 4] * 2

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.inputs import find_inputs, read_image
+from vissl_zoo.photos.inputs import find_inputs, read_image
 
 
 @pytest.fixture

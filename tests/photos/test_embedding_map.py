@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.scoring.projection import project
+from vissl_zoo.photos.embedding_map import project
 
 
 @pytest.mark.parametrize("how", ["pca", "tsne"])

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.table import Scores, write_atomically
+from vissl_zoo.photos.score_table import Scores, write_atomically
 
 FORMATS = ("fiftyone", "cleanlab", "label-studio", "lightly")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vissl_zoo.scoring.selection import unit_length
+from vissl_zoo.photos.selection import unit_length
 
 _BLOCK, _CHUNK = 1024, 8192
 

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.cache import model_hash
-from vissl_zoo.scoring.engine import Scored, score_images
-from vissl_zoo.scoring.inputs import Inputs
-from vissl_zoo.scoring.journal import Journal, Row
-from vissl_zoo.scoring.table import Scores, read_scores, write_atomically, write_columns
+from vissl_zoo.photos.engine import Scored, score_images
+from vissl_zoo.photos.inputs import Inputs
+from vissl_zoo.photos.journal import Journal, Row
+from vissl_zoo.photos.score_table import Scores, read_scores, write_atomically, write_columns
 
 SCORING = 1  # to be raised when images come to be scored in another way
 FLUSH_SECONDS = 5.0  # what a killed run loses at most, besides the batch at hand

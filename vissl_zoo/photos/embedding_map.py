@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
-from vissl_zoo.scoring.selection import unit_length
+from vissl_zoo.photos.selection import unit_length
 
 FEWEST = 10  # below, t-SNE has nothing to say
 _COMPONENTS = 50
@@ -24,6 +22,9 @@ def project(embeddings: np.ndarray, how: str = "tsne", seed: int = 0) -> np.ndar
     Returns:
         (N, 2) float64, each axis scaled to [0, 1]; 0.5 where all are equal.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     points = unit_length(embeddings).astype(np.float64)
     points = points - points.mean(axis=0)
     components = min(_COMPONENTS, *points.shape)

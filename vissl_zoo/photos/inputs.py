@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from datasets import Dataset, Features, Image
 from PIL.Image import Image as PILImage
 
-from vissl_zoo.data import ImageTable, available_splits, open_images
+from vissl_zoo import data
 from vissl_zoo.data.decode import decode, why_unreadable
 from vissl_zoo.data.files import find_local_files
-from vissl_zoo.data.sources import Source
 from vissl_zoo.errors import UserError
 
 _ROW = re.compile(r"(?P<source>.+)#(?:(?P<split>[^#/]+)/)?(?P<row>\d+)", re.DOTALL)
@@ -33,7 +31,7 @@ class Part(NamedTuple):
         stamps: (N,) int64, another number when the image has changed: of a file's size and time.
     """
 
-    table: ImageTable
+    table: data.ImageTable
     paths: list[str]
     stamps: np.ndarray
 
@@ -115,10 +113,10 @@ def read_image(path: str, folder: str | os.PathLike = ".", shape: tuple[int, int
 
 
 @lru_cache(maxsize=4)
-def _opened(source: str, split: str | None, folder: str) -> ImageTable:
+def _opened(source: str, split: str | None, folder: str) -> data.ImageTable:
     beside = Path(folder, source)
     where = os.fspath(beside) if not Path(source).exists() and beside.exists() else source
-    return open_images(where, split=split or available_splits(where)[0])
+    return data.open_images(where, split=split or data.available_splits(where)[0])
 
 
 def _typed_root(path: str, root: Path) -> str:
@@ -132,6 +130,10 @@ def _typed_root(path: str, root: Path) -> str:
 
 def _files_part(files: dict[str, str]) -> Part:
     """Files as one table, so that a folder of many small folders is still read in full batches."""
+    from datasets import Dataset, Features, Image
+
+    from vissl_zoo.data.sources import Source
+
     # Arrow holds text as UTF-8; a name of other bytes is shown escaped, and its row fails when it is read.
     where = [_as_text(path) for path in files]
     rows = {"image": [{"path": path, "bytes": None} for path in where]}
@@ -140,7 +142,9 @@ def _files_part(files: dict[str, str]) -> Part:
     digest = hashlib.sha256("\0".join(where).encode() + stamps.tobytes()).hexdigest()[:16]
     source = Source("files", ("train",), _Constant(dataset), _Constant(digest))
     return Part(
-        ImageTable(source, "train", dataset, "image", None, None), [*map(_as_text, files.values())], stamps
+        data.ImageTable(source, "train", dataset, "image", None, None),
+        [*map(_as_text, files.values())],
+        stamps,
     )
 
 
@@ -172,11 +176,11 @@ def _number(text: str) -> int:
 
 
 def _open_tables(path: str, split: str | None) -> list[Part]:
-    splits = available_splits(path)
+    splits = data.available_splits(path)
     chosen = [split] if split else splits
     parts = []
     for name in chosen:
-        table = open_images(path, split=name)
+        table = data.open_images(path, split=name)
         place = f"{path}#" if len(splits) == 1 else f"{path}#{table.split}/"
         stamp = _number(table.fingerprint)
         names = [f"{place}{row}" for row in range(len(table))]

@@ -8,7 +8,6 @@ which is also where TypiClust comes from); with many labels it is the other way 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.cluster import KMeans, MiniBatchKMeans
 
 MOST_CLUSTERS = 500  # as in TypiClust: more clusters than that are tiny, and k-means is slow
 SMALL_BUDGET = 50  # up to so many clusters k-means looks at all images in every step
@@ -93,6 +92,8 @@ def typicality(points: np.ndarray) -> np.ndarray:
 
 def _clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The cluster (N,) of each point; clusters may turn out fewer where points are equal."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+
     distinct = len(np.unique(points, axis=0)) if len(points) <= 10_000 else len(points)
     count = min(count, distinct)
     if count == 1:

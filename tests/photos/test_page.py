@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.scoring.page import histogram, number
+from vissl_zoo.photos.page import histogram, number
 
 
 def test_histogram_counts_every_image():

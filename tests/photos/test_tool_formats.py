@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.scoring.export_to import FORMATS, export_scores
-from vissl_zoo.scoring.table import Scores
+from vissl_zoo.photos.score_table import Scores
+from vissl_zoo.photos.tool_formats import FORMATS, export_scores
 
 NAMES = ["a.jpg", "sub/b #1%?&.jpg", "=é.jpg", "bad.jpg"]
 

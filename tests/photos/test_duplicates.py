@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from vissl_zoo.scoring import duplicates
-from vissl_zoo.scoring.duplicates import find_duplicates, random_cosines
+from vissl_zoo.photos import duplicates
+from vissl_zoo.photos.duplicates import find_duplicates, random_cosines
 
 
 def slowly(embeddings, order, threshold):
