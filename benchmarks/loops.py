@@ -12,11 +12,11 @@ from types import ModuleType
 import numpy as np
 from contestants import Turns
 
+from vissl_zoo import training
 from vissl_zoo.data import Batch, ImageStore
 from vissl_zoo.recipes import Recipe, parse
 
 ENDLESS = ("--max-steps", "1000000", "--save-every", "1000000", "--no-report")
-NOT_COMPILED = ("--compile", "off")  # unless asked for: a plan without end would always be worth a long trial
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
@@ -31,7 +31,7 @@ def train_module() -> ModuleType:
 
 def endless_recipe(flags: Sequence[str]) -> Recipe:
     """The recipe of train.py's command line, but without an end."""
-    return parse([*flags, *ENDLESS, *(() if "--compile" in flags else NOT_COMPILED)])
+    return parse([*flags, *ENDLESS])
 
 
 def ours(turns: Turns, flags: tuple[str, ...]) -> None:
@@ -39,33 +39,31 @@ def ours(turns: Turns, flags: tuple[str, ...]) -> None:
 
     `info` has `precision`, "no" or "bf16".
     """
-    train = train_module()
-    load_images = train.load_images
+    load_images = training.load_images
     recipe = endless_recipe(flags)
 
     def load(recipe, table, accelerator):
         return Fed(load_images(recipe, table, accelerator), turns, accelerator)
 
-    train.load_images = load
-    train.train(recipe, "benchmark")
+    training.load_images = load
+    train_module().train(recipe, "benchmark")
 
 
 def ready_made(turns: Turns, flags: tuple[str, ...]) -> None:
     """The step that train.py would do with these flags, without its loader: the same views again and again."""
-    from vissl_zoo.training.profiler import bare_step
-
     train = train_module()
 
-    def fit(recipe, plan, run, images, views, method, optimizer, accelerator):
-        batch = next(iter(images.batches([np.arange(recipe.batch_size)])))
-        x = views(batch.images.to(accelerator.device), batch.sizes, 0)
+    def fit(run, batches, method, optimizer):
+        views, accelerator = next(iter(batches)), run.accelerator
         method, optimizer = accelerator.prepare(method, optimizer)
-        bare = accelerator.unwrap_model(method)
-        step = bare_step(bare, getattr(optimizer, "optimizer", optimizer), x, recipe, accelerator)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3
 
         def unit() -> int:
-            step()
-            return recipe.batch_size
+            accelerator.backward(method(views).loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            return run.recipe.batch_size
 
         turns.ready(precision=accelerator.mixed_precision)
         turns.run(unit, accelerator.device)

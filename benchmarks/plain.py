@@ -22,13 +22,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from vissl_zoo import training
 from vissl_zoo.data import Batch, ImageStore, ImageTable, open_store
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes import Recipe, Views
 from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD
 
 WAYS = ("batched", "pil")
-PLAIN = ("--mixed-precision", "no", "--compile", "off")
+PLAIN = ("--mixed-precision", "no")
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +38,6 @@ def main(arguments: list[str]) -> int:
         print("plain.py: say `plain.py {batched,pil} IMAGES [RECIPE] FLAGS`", file=sys.stderr)
         return 2
     way, count, flags = arguments[0], int(arguments[1]), arguments[2:]
-    train = train_module()
 
     def rows(table: ImageTable) -> np.ndarray:
         if count > len(table):
@@ -53,10 +53,10 @@ def main(arguments: list[str]) -> int:
         store = load_batched(recipe, table, accelerator)
         return PilStore(store, table, views_of(recipe), recipe.seed, recipe.data.workers or 2)
 
-    train.load_images = load_pil if way == "pil" else load_batched
+    training.load_images = load_pil if way == "pil" else load_batched
     if way == "pil":
-        train.build_views = lambda recipe: ready_views
-    return train.main([*flags, *(PLAIN if way == "pil" else ())])
+        training.build_views = lambda recipe: ready_views
+    return train_module().main([*flags, *(PLAIN if way == "pil" else ())])
 
 
 def views_of(recipe: Recipe) -> list[v2.Compose]:

@@ -52,7 +52,7 @@ class TrainingOptions(Options):
     """Images of a step: 128, or 512 on a GPU."""
     workers: int | None = None
     """Workers of lightly's DataLoader: 2, or 16 on a GPU."""
-    compile: Literal["off", "auto", "on"] = "off"
+    compile: Literal["off", "on"] = "off"
     """--compile of train.py."""
     repeats: int = 5
     """Turns of each contestant that count."""

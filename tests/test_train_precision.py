@@ -1,55 +1,39 @@
-"""The precision of a run: told, stored, and gone on with."""
+"""The precision of a run: asked of the hardware, stored, and gone on with."""
 
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from vissl_zoo.training import precision
+from vissl_zoo.training import launch
 
 
 @pytest.fixture
-def trial_says(monkeypatch):
-    """trial_says(name) -> the trials that were made from then on."""
-
-    def trial_says(name):
-        trials = []
-
-        def tried(recipe, *_):
-            trials.append(recipe.batch_size)
-            return precision.Precision(name, "as the test says")
-
-        monkeypatch.setattr(precision, "_try", tried)
-        return trials
-
-    return trial_says
+def native(monkeypatch):
+    """native(yes) sets whether the hardware computes in bfloat16."""
+    return lambda yes: monkeypatch.setattr(launch, "bfloat16_is_native", lambda device: yes)
 
 
-def recipe_of(run):
-    return json.loads((run / "recipe.json").read_text())
+def stored(run):
+    return json.loads((run / "recipe.json").read_text())["mixed_precision"]
 
 
-def test_auto_is_stored_and_resumed_without_another_trial(train_main, small, tmp_path, trial_says):
-    arguments = (
-        *small,
-        "--mixed-precision",
-        "auto",
-        "--max-steps",
-        "2",
-        "--no-report",
-        "--output-dir",
-        tmp_path,
-    )
-    trials = trial_says("bf16")
-    outcome = train_main(*arguments)
+def test_auto_is_stored_and_gone_on_with(train_main, small, tmp_path, native):
+    arguments = (*small, "--mixed-precision", "auto", "--max-steps", "2", "--no-report", "--output-dir")
+    native(True)
+    outcome = train_main(*arguments, tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    assert "precision: bf16 (as the test says)\n" in outcome.out
-    assert recipe_of(tmp_path)["mixed_precision"] == "bf16"
-    assert trials == [16]
-    assert trial_says("no") == []
-    outcome = train_main(*arguments, "--resume")
+    assert "precision: bf16 (the hardware computes in it)\n" in outcome.out
+    assert stored(tmp_path / "run") == "bf16"
+    assert train_main(*arguments, tmp_path / "again").code == 0
+    one, two = (load_file(tmp_path / name / "export" / "model.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())  # nothing was left to chance
+    native(False)
+    outcome = train_main(*arguments, tmp_path / "run", "--resume")
     assert outcome.code == 0, outcome.err
     assert "precision: bf16 (as the run began)\n" in outcome.out
-    assert recipe_of(tmp_path)["mixed_precision"] == "bf16"
+    assert stored(tmp_path / "run") == "bf16"
 
 
 def test_another_precision_is_refused_when_it_is_asked_for(train_main, small, tmp_path):
@@ -65,10 +49,7 @@ def test_what_accelerate_was_told(train_main, small, tmp_path, monkeypatch):
     arguments = (*small, "--max-steps", "1", "--no-report", "--output-dir", tmp_path)
     outcome = train_main(*arguments, "--mixed-precision", "auto")
     assert "precision: bf16 (as accelerate was told)" in outcome.out
-    assert recipe_of(tmp_path)["mixed_precision"] == "bf16"
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    train_main(*arguments, "--mixed-precision", "auto")
-    assert "in a trial)" in train_main(*arguments, "--mixed-precision", "auto").out
+    assert stored(tmp_path) == "bf16"
 
 
 def test_the_loaders_share_is_logged(demo_run):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vissl_zoo.training.run import Run
+from vissl_zoo.training import assembly
+from vissl_zoo.training.run_folder import Run
 
 
 def lines(run):
@@ -141,16 +142,16 @@ class TestResume:
 
 class TestSteps:
     @pytest.fixture
-    def drawn(self, train_module, monkeypatch):
+    def drawn(self, monkeypatch):
         """The numbers of the batches whose views were drawn, with the images in each."""
         drawn = []
 
-        class Recording(train_module.ViewPipeline):
+        class Recording(assembly.ViewPipeline):
             def __call__(self, images, sizes, step, **where):
                 drawn.append((step, len(images)))
                 return super().__call__(images, sizes, step, **where)
 
-        monkeypatch.setattr(train_module, "ViewPipeline", Recording)
+        monkeypatch.setattr(assembly, "ViewPipeline", Recording)
         return drawn
 
     def test_gradient_accumulation(self, run_of, drawn):

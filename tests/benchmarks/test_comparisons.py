@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from vissl_zoo import training
+
 
 def needs(package):
     return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
@@ -180,12 +182,12 @@ def test_both_ways_of_accuracy_do_the_same_where_nothing_is_random(load):
     assert found.std() == pytest.approx(expected.std().item(), abs=0.1)
 
 
-def test_the_plain_way_trains(load, train_module, small, monkeypatch, tmp_path, capsys):
+def test_the_plain_way_trains(load, small, monkeypatch, tmp_path, capsys):
     from accelerate.state import AcceleratorState
 
     plain = load("plain")
     for name in ("load_images", "build_views"):
-        monkeypatch.setattr(train_module, name, getattr(train_module, name))
+        monkeypatch.setattr(training, name, getattr(training, name))
     flags = [*small, "--max-steps", "2", "--data.workers", "1", "--no-report"]
     losses = {}
     for way in plain.WAYS:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes import RECIPES
-from vissl_zoo.training import Plan, index_batches, learning_rate
+from vissl_zoo.training.schedule import Plan, index_batches, learning_rate
 
 RECIPE = dataclasses.replace(
     RECIPES["demo"].recipe,
@@ -25,7 +26,7 @@ RECIPE = dataclasses.replace(
 
 def planned(images=100, processes=1, **changes):
     recipe = dataclasses.replace(RECIPE, **changes)
-    return recipe, Plan.of(recipe, images, processes)
+    return recipe, Plan.of(recipe, images, SimpleNamespace(num_processes=processes))
 
 
 def batches(plan, **where):
@@ -54,6 +55,7 @@ def test_plan(changes, per_epoch, steps):
         ({"batch_size": 50, "gradient_accumulation": 3}, 1, "--gradient-accumulation 3"),
         ({}, 3, "--batch-size 16 does not divide among 3 processes"),
         ({}, 16, "fewer than 2 images"),
+        ({"max_steps": 1, "profile": True}, 1, "--profile needs at least 2 steps"),
     ],
 )
 def test_plans_that_cannot_be(changes, processes, message):

@@ -136,13 +136,12 @@ class Recipe:
     seed: int = 0
     """Weights, order of the images and views all follow from it."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    """Precision of the backbone: `auto` is what accelerate was told, else bf16 where a trial of a few seconds
-    finds it faster here; `no` is plain float32. κ and the loss have float32 or better."""
+    """Precision of the backbone: `auto` is what accelerate was told, else bf16 where the hardware computes in it;
+    `no` is plain float32. κ and the loss have float32 or better."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the weights; float64 is for checking one run against another."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile for the backbone: `auto` tries it where more than half an hour lies ahead, and takes it if that
-    saves more than compiling costs."""
+    compile: Literal["on", "off"] = "off"
+    """torch.compile for the backbone, which takes a minute or more at the start."""
     threads: int | None = None
     """CPU threads of each process in a training on a CPU; by default all cores, in equal parts."""
     sync_batch_norm: bool = True
@@ -161,8 +160,8 @@ class Recipe:
     tracker: str | None = None
     """Also log to a tracker that accelerate knows and that is installed (tensorboard, wandb, ...)."""
     profile: bool = False
-    """Measure where the time of steps 11 to 30 goes, in profile.png and profile.json of the output folder; the
-    training then goes on (stop it with --max-steps 30)."""
+    """Watch steps 11 to 15 by torch's profiler: a table in profile.txt and a trace for chrome://tracing in
+    profile.json of the output folder. The training goes on (stop it with --max-steps 15)."""
     report: bool = True
     """Draw the report when the training is done."""
     report_images: int = 10_000

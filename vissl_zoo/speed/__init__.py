@@ -1,13 +1,5 @@
-"""What is fastest here is found out by a short measured trial, never assumed; and where the time of a step goes."""
+"""What is fastest here is found out by a short measured trial."""
 
-from vissl_zoo.speed.clock import StepClock, synchronize
-from vissl_zoo.speed.profile import StepProfile
-from vissl_zoo.speed.trial import Trial, run_trial
+from vissl_zoo.speed.trial import Trial, run_trial, synchronize
 
-__all__ = [
-    "StepClock",
-    "StepProfile",
-    "Trial",
-    "run_trial",
-    "synchronize",
-]
+__all__ = ["Trial", "run_trial", "synchronize"]

@@ -9,8 +9,6 @@ from statistics import median
 
 import torch
 
-from vissl_zoo.speed.clock import synchronize
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -74,3 +72,9 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     call()
     synchronize(device)
     return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until an accelerator has done all it was told; of a CPU nothing is ever pending."""
+    if device.type in ("cuda", "xpu", "mps"):
+        torch.accelerator.synchronize(device)

@@ -1,31 +1,27 @@
-"""The parts of a training loop: network, precision, order of the images, learning rate, checkpoints, log, profile."""
+"""The parts of a training loop: what is trained, its images and views, its schedule, its folder, and its end."""
 
-from vissl_zoo.training.build import build_model
-from vissl_zoo.training.compilation import compile_backbone, restore_backbone
-from vissl_zoo.training.guard import GradientGuard
-from vissl_zoo.training.optimizer import build_optimizer
-from vissl_zoo.training.precision import choose_precision
-from vissl_zoo.training.processes import start_accelerator, start_processes, start_tracker
-from vissl_zoo.training.profiler import Profiler, check_profile
-from vissl_zoo.training.run import Run
-from vissl_zoo.training.schedule import Plan, index_batches, learning_rate
-from vissl_zoo.training.step import to_device
+from vissl_zoo.training.assembly import build_method, build_model, build_optimizer, build_views
+from vissl_zoo.training.finish import finish
+from vissl_zoo.training.gradient_guard import GradientGuard
+from vissl_zoo.training.launch import start_accelerator
+from vissl_zoo.training.run_folder import Run
+from vissl_zoo.training.schedule import Plan, set_learning_rate
+from vissl_zoo.training.step_profile import profiled_steps
+from vissl_zoo.training.training_data import load_images, open_table, read_views
 
 __all__ = [
     "GradientGuard",
     "Plan",
-    "Profiler",
     "Run",
+    "build_method",
     "build_model",
     "build_optimizer",
-    "check_profile",
-    "choose_precision",
-    "compile_backbone",
-    "index_batches",
-    "learning_rate",
-    "restore_backbone",
+    "build_views",
+    "finish",
+    "load_images",
+    "open_table",
+    "profiled_steps",
+    "read_views",
+    "set_learning_rate",
     "start_accelerator",
-    "start_processes",
-    "start_tracker",
-    "to_device",
 ]

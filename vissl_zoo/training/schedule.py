@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from accelerate import Accelerator
+from torch.optim import Optimizer
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes.base import Recipe
@@ -35,13 +37,14 @@ class Plan:
         return None if self.steps_per_epoch is None else step / self.steps_per_epoch
 
     @classmethod
-    def of(cls, recipe: Recipe, images: int | None, processes: int) -> Plan:
-        """The plan of a recipe on so many images (None: a stream of unknown length) and processes.
+    def of(cls, recipe: Recipe, images: int | None, accelerator: Accelerator) -> Plan:
+        """The plan of a recipe on so many images (None: a stream of unknown length) and accelerate's processes.
 
         Raises:
             UserError: the batch is larger than the data set or does not divide among the processes, or the recipe
                 counts in epochs where a pass has no known end.
         """
+        processes = accelerator.num_processes
         if images is None and recipe.warmup_epochs > 0:
             raise UserError(
                 "--warmup-epochs must be 0 with --data.streaming: nobody knows how long an epoch is"
@@ -64,6 +67,8 @@ class Plan:
             )
         plan = cls(images, recipe.batch_size, recipe.gradient_accumulation, 0)
         steps = recipe.epochs * plan.steps_per_epoch if recipe.max_steps is None else recipe.max_steps
+        if recipe.profile and steps < 2:
+            raise UserError("--profile needs at least 2 steps, and there is 1")
         return cls(images, recipe.batch_size, recipe.gradient_accumulation, steps)
 
 
@@ -104,3 +109,9 @@ def learning_rate(recipe: Recipe, plan: Plan, step: int, *, constant: bool = Fal
     if constant or recipe.schedule == "constant":
         return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, plan.steps - warmup)))
+
+
+def set_learning_rate(recipe: Recipe, plan: Plan, step: int, optimizer: Optimizer) -> None:
+    """Set every group's learning rate for this step; the first group's is the scheduled one."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, plan, step, constant=group["constant_lr"])

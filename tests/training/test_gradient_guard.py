@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from vissl_zoo import training
 from vissl_zoo.errors import UserError
-from vissl_zoo.training.guard import PATIENCE, GradientGuard
+from vissl_zoo.training.gradient_guard import PATIENCE, GradientGuard
 
 CPU_BF16 = SimpleNamespace(mixed_precision="bf16", device=torch.device("cpu"))
 
@@ -49,9 +50,9 @@ def test_frozen_parameters_have_no_gradient():
     assert GradientGuard(module, CPU_BF16).allows()
 
 
-def test_training_goes_on_without_the_step(train_main, train_module, shapes_folder, tmp_path, monkeypatch):
+def test_training_goes_on_without_the_step(train_main, shapes_folder, tmp_path, monkeypatch):
     """The gradient of step 2 of 4 has one NaN; weights and momentum stay finite, and three steps are taken."""
-    build = train_module.build_method
+    build = training.build_method
     calls = []
 
     def spoil(gradient):
@@ -67,7 +68,7 @@ def test_training_goes_on_without_the_step(train_main, train_module, shapes_fold
         next(method.projector.parameters()).register_hook(spoil)
         return method
 
-    monkeypatch.setattr(train_module, "build_method", build_spoilt)
+    monkeypatch.setattr(training, "build_method", build_spoilt)
     flags = ("--image-size", "32", "--batch-size", "8", "--max-steps", "4", "--method.latent-dim", "16")
     where = ("--data.path", shapes_folder, "--output-dir", tmp_path / "run", "--no-report")
     outcome = train_main(*flags, *where, "--mixed-precision", "bf16")

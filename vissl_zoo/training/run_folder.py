@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
+from vissl_zoo.output import write_text
 from vissl_zoo.recipes.base import Recipe
-from vissl_zoo.speed import StepClock
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from vissl_zoo.training.doctor import Doctor
+from vissl_zoo.training.launch import describe_precision, start_tracker
 from vissl_zoo.training.log import RunLog, collapse_signals
 from vissl_zoo.training.schedule import Plan
 
+T = TypeVar("T")
 # What may differ between a run and its continuation: nothing that a step depends on.
 FREE_TO_CHANGE = (
     "output_dir",
@@ -51,7 +56,6 @@ class Run:
         command: the command line, for the model card.
         step: optimizer steps done.
         seconds_before: time that earlier, interrupted tries of this run took.
-        clock: by which the parts of a step are counted.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, command: str, images: str):
@@ -60,10 +64,9 @@ class Run:
         self.folder = Path(recipe.output_dir)
         self.step, self.seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
-        self._logged_step, self._logged_loading = 0, 0.0
-        self.clock = StepClock(accelerator.device)
-        self._doctor: Doctor | None = None
+        self._logged_step, self._loading = 0, 0.0
         self._checkpoint = self._check_folder()
+        start_tracker(recipe, accelerator)
 
     @property
     def seconds(self) -> float:
@@ -84,12 +87,18 @@ class Run:
         flag = torch.tensor(float(over), device=device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-    def start(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether all steps of the plan are done."""
+        return self.step >= self.plan.steps
+
+    def start(self, plan: Plan, method: Method, optimizer: Optimizer) -> None:
         """Restore the newest checkpoint with --resume, else clear the folder of an earlier run; open the log.
 
         Apart from the constructor, which checks the folder: what a typing mistake elsewhere in the command can
         stop must stop before the earlier run is thrown away.
         """
+        self.plan, self._doctor = plan, Doctor(plan.steps, method.dim)
         if self.accelerator.is_main_process and not self.recipe.resume:
             self._clear()
         if self._checkpoint is not None:
@@ -101,9 +110,49 @@ class Run:
             self.accelerator.print(f"resuming {self.folder} at step {self.step}")
         if self.accelerator.is_main_process:
             self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
+            for earlier in self.history():
+                self._doctor.examine(earlier)
+        self.accelerator.print(describe_precision(self.recipe, self.accelerator))
         self._logged_at = time.monotonic()
 
-    def save(self, method: Method, optimizer: torch.optim.Optimizer, objective: Objective) -> None:
+    @contextlib.contextmanager
+    def progress(self, title: str) -> Iterator[None]:
+        """Show a progress bar inside, on the first process."""
+        steps, others = self.plan.steps, not self.accelerator.is_main_process
+        with tqdm(total=steps, initial=self.step, desc=title, unit="step", disable=others) as self._bar:
+            yield
+
+    def waits(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time until each of them is there counts as the loader's."""
+        batches = iter(batches)
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self._loading += time.monotonic() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def step_done(self, method: Method, optimizer: Optimizer, objective: Objective) -> bool:
+        """Count an optimizer step, with its line of the log and its checkpoint if they are due.
+
+        Returns whether --max-minutes have passed, and the training ends here.
+
+        Raises:
+            UserError: the loss or a weight is no longer a number.
+        """
+        self.step += 1
+        self._bar.update()
+        if self.step % self.recipe.log_every == 0 or self.step in (1, self.plan.steps):
+            line = self.log(method, objective, optimizer.param_groups[0]["lr"])
+            speed = f"{line['images_per_second']:.0f} images/s, data {line['data_share']:.0%}"
+            self._bar.set_postfix_str(f"loss {line['loss']:.3f}, κ {line['kappa_mean']:.4g}, {speed}")
+        over = self.out_of_time
+        if self.step % self.recipe.save_every == 0 or self.finished or over:
+            self.save(method, optimizer, objective)
+        return over
+
+    def save(self, method: Method, optimizer: Optimizer, objective: Objective) -> None:
         """Write a checkpoint of this step.
 
         Raises:
@@ -126,7 +175,7 @@ class Run:
             save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra)
 
     @torch.no_grad()
-    def log(self, plan: Plan, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
+    def log(self, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
         """Append a line to metrics.jsonl (and the tracker): means over the processes; returns the line.
 
         What the doctor makes of it stands in the line under `diagnoses`. `data_share` is the share of the time since
@@ -135,21 +184,20 @@ class Run:
         Raises:
             UserError: the loss is no longer a number.
         """
-        values = {"loss": objective.loss.detach(), **{k: v.detach() for k, v in objective.terms().items()}}
         latents = objective.latents
-        values |= method.signals(latents)
+        values = {"loss": objective.loss, **objective.terms(), **method.signals(latents)}
         values |= {"kappa_mean": latents.kappa.mean(), "kappa_std": latents.kappa.std()}
         values |= collapse_signals(latents.embedding)
-        loading = self.clock.loading  # the host's seconds: it runs ahead of an accelerator
-        values["data_share"] = torch.tensor(loading - self._logged_loading, device=latents.kappa.device)
+        values["data_share"] = torch.tensor(self._loading, device=latents.kappa.device)
         packed = torch.stack([v.float() for v in values.values()])  # MPS has no float64
         means = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
         now = time.monotonic()
-        images = (self.step - self._logged_step) * plan.batch_size * plan.accumulation
         passed = max(now - self._logged_at, 1e-9)
+        images = (self.step - self._logged_step) * self.plan.batch_size * self.plan.accumulation
+        self._logged_at, self._logged_step, self._loading = now, self.step, 0.0
         line = {
             "step": self.step,
-            "epoch": plan.epoch(self.step),
+            "epoch": self.plan.epoch(self.step),
             **means,
             "data_share": means["data_share"] / passed,
             "lr": lr,
@@ -157,32 +205,20 @@ class Run:
             "seconds": self.seconds,
             "processes": self.accelerator.num_processes,
         }
-        self._logged_at, self._logged_step, self._logged_loading = now, self.step, loading
         if not math.isfinite(means["loss"]):
             raise UserError(f"the loss is {means['loss']} at step {self.step}: try a smaller --lr")
+        self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.step)
         if self.accelerator.is_main_process:
-            self._examine(plan, method, line)
+            if found := self._doctor.examine(line):
+                line["diagnoses"] = found
+            for sentence in found:
+                tqdm.write(f"step {self.step}: {sentence}", file=sys.stderr)
             self._log.write(line)
-        self.accelerator.log(
-            {k: v for k, v in line.items() if k not in ("step", "diagnoses")}, step=self.step
-        )
         return line
 
     def diagnoses(self) -> list[str]:
         """What the collapse doctor found, one sentence each."""
-        return self._doctor.at_the_end(self.history()) if self._doctor else []
-
-    def _examine(self, plan: Plan, method: Method, line: dict[str, Any]) -> None:
-        """Show the line to the doctor, and what it says to the reader of the log and of the screen."""
-        if self._doctor is None:
-            self._doctor = Doctor(plan.steps, method.dim)
-            for earlier in self.history():
-                self._doctor.examine(earlier)
-        found = self._doctor.examine(line)
-        if found:
-            line["diagnoses"] = found
-        for sentence in found:
-            tqdm.write(f"step {self.step}: {sentence}", file=sys.stderr)
+        return self._doctor.at_the_end(self.history())
 
     def history(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl."""
@@ -218,7 +254,7 @@ class Run:
         for name in ("checkpoints", "export", "report"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-        (self.folder / "recipe.json").write_text(json.dumps(self._described, indent=1) + "\n")
+        write_text(self.folder / "recipe.json", json.dumps(self._described, indent=1) + "\n")
 
 
 def describe(recipe: Recipe, precision: str, images: str) -> dict[str, Any]:

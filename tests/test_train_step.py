@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from vissl_zoo.methods import base, create_method
 from vissl_zoo.recipes import RECIPES
-from vissl_zoo.training.step import forward_backward, noise_views, spare_copy, to_device
+from vissl_zoo.training.training_data import to_device
 
 NAMES = [
     "demo",
@@ -34,6 +34,10 @@ def method_of(recipe):
         recipe.method.name, backbone="test_resnet", num_classes=0, **recipe.method.model_args()
     )
     return create_method(recipe.method.name, model, **recipe.method.method_args()).train()
+
+
+def noise_views():
+    return [torch.randn(4, 3, size, size) for size in (32, 32, 16)]
 
 
 def fake_tensors_of(method, convert):
@@ -94,7 +98,7 @@ def test_every_step_runs_in_narrow_precision(name):
     """Under autocast what is written into a float32 buffer must not have become bfloat16."""
     recipe = small(name)
     method = method_of(recipe)
-    views = noise_views(recipe, 4, torch.device("cpu"))
+    views = noise_views()
     for progress in (0.0, 0.5):
         method.on_step_start(progress)
         with torch.autocast("cpu", torch.bfloat16):
@@ -124,32 +128,11 @@ def test_convolutions_run_channels_last():
     for module in method.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(look)
-    method(noise_views(recipe, 4, torch.device("cpu")))
+    method(noise_views())
     assert formats
     assert all(formats)
     convolutions = len(formats) // 2
     assert batches == [8] * convolutions + [4] * convolutions  # crops of one resolution share one forward
-
-
-def test_noise_views():
-    views = noise_views(small("demo"), 5, torch.device("cpu"))
-    assert [tuple(v.shape) for v in views] == [(5, 3, 32, 32)] * 2 + [(5, 3, 16, 16)]
-    double = dataclasses.replace(small("demo"), dtype="float64")
-    assert {v.dtype for v in noise_views(double, 5, torch.device("cpu"))} == {torch.float64}
-
-
-def test_an_infinite_loss_in_narrow_precision_is_a_failure():
-    recipe = small("demo")
-    views = dataclasses.replace(recipe.views, low_size=64)
-    recipe = dataclasses.replace(
-        recipe, image_size=128, views=views
-    )  # `GradientGuard` is for maps of one pixel
-    with spare_copy(method_of(recipe)) as spare:
-        views = noise_views(recipe, 4, torch.device("cpu"))
-        forward_backward(spare, views, "bf16")()
-        with pytest.raises(ArithmeticError, match="bf16"):
-            forward_backward(spare, [v * float("nan") for v in views], "bf16")()
-        assert all(p.grad is None for p in spare.parameters())
 
 
 def test_images_on_the_device_stay_there():

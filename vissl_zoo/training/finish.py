@@ -1,0 +1,75 @@
+"""What a finished training leaves: the export, the report and the summary."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from torch import nn
+
+from vissl_zoo.data import BadImage, ImageTable
+from vissl_zoo.errors import UserError
+from vissl_zoo.evaluation.features import PHOTO_CROP
+from vissl_zoo.evaluation.report import write_report
+from vissl_zoo.hub import Record, export_model, render_card
+from vissl_zoo.methods import Method
+from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.training.assembly import restore_backbone
+from vissl_zoo.training.run_folder import Run
+
+
+def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | None) -> None:
+    """Export the trained model, measure it (unless --no-report), and print the summary."""
+    recipe = run.recipe
+    restore_backbone(method.model)
+    model = method.exported_model().float().eval()
+    describe_input(model, recipe, table)
+    heads = {
+        f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
+    }
+
+    def export(metrics: dict | None) -> Path:
+        record = Record(method.row.method, recipe.data.path, recipe.image_size, run.command)
+        card = render_card(model, record, metrics=metrics)
+        return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
+
+    folder = export(None)  # before the report: whatever that may meet, the model is safe
+    if recipe.report and table is None:
+        print("\nno report: the data are a stream")
+    elif recipe.report:
+        report = write_report(
+            run.folder / "report",
+            model,
+            untrained.to(next(model.parameters()).device).eval(),
+            table,
+            image_size=recipe.image_size,
+            split=recipe.data.eval_split,
+            columns=(recipe.data.image_column, recipe.data.label_column),
+            limit=recipe.report_images,
+            history=run.history(),
+            diagnoses=run.diagnoses(),
+            seconds=lambda: run.seconds,
+            seed=recipe.seed,
+            workers=recipe.data.workers,
+            memory_limit=int(recipe.data.memory_gib * 2**30),
+        )
+        export(report.metrics)
+        print(report.summary())
+    print(f"export:  {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
+
+
+def describe_input(model: nn.Module, recipe: Recipe, table: ImageTable | None) -> None:
+    """Tell timm what the model was trained on, so that its own transforms give it that."""
+    size = recipe.image_size
+    # Images about as small as the views are taken whole; of a photo the centre is taken.
+    small = table is not None and max(_a_size(table)) <= 1.5 * size
+    crop = {"crop_pct": 1.0 if small else PHOTO_CROP, "interpolation": "bilinear", "pool_size": None}
+    model.pretrained_cfg.update(input_size=(3, size, size), **crop)
+
+
+def _a_size(table: ImageTable) -> tuple[int, int]:
+    """Height and width of the first image that can be read."""
+    for row in range(len(table)):
+        with contextlib.suppress(BadImage):
+            return table.size(row)
+    raise UserError(f"{table.path}: no image can be read")

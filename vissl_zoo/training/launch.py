@@ -1,0 +1,91 @@
+"""Processes, devices, precision and trackers: they are accelerate's, and what it refuses is told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+
+from vissl_zoo.cpu.allocator import keep_freed_memory
+from vissl_zoo.cpu.cores import take_cores
+from vissl_zoo.errors import UserError, first_line
+from vissl_zoo.networks.bfloat16 import bfloat16_is_native
+from vissl_zoo.recipes.base import Recipe
+
+
+def start_accelerator(recipe: Recipe) -> Accelerator:
+    """This process's device, threads, precision and place among the others."""
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if recipe.tracker not in (None, *installed):  # accelerate itself would warn and go on without
+        known = ", ".join(installed) or "none"
+        raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
+    processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if processes.device.type == "cpu":
+        keep_freed_memory()
+        if taken := take_cores(recipe.threads, processes.num_processes):
+            processes.print(f"threads: {taken}")
+    precision, _ = choose_precision(recipe, processes)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=broadcast_object_list([precision])[
+                0
+            ],  # machines may differ: the first one's counts
+            gradient_accumulation_steps=recipe.gradient_accumulation,
+            log_with=recipe.tracker,
+            project_dir=recipe.output_dir,
+        )
+    except (ValueError, ImportError) as error:
+        raise UserError(f"accelerate refuses: {first_line(error)}") from error
+    if accelerator.gradient_accumulation_steps != recipe.gradient_accumulation:
+        raise UserError(
+            f"accelerate was told to accumulate {accelerator.gradient_accumulation_steps} batches and the recipe "
+            f"{recipe.gradient_accumulation}: say it with --gradient-accumulation alone"
+        )
+    return accelerator
+
+
+def choose_precision(recipe: Recipe, processes: PartialState | Accelerator) -> tuple[str, str]:
+    """The precision of the backbone ("no", "fp16" or "bf16"), and why, for the user.
+
+    A flag decides, then what accelerate was told, then the run that is resumed, then what the hardware can do.
+    """
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower()
+    if recipe.mixed_precision != "auto":
+        return recipe.mixed_precision, "--mixed-precision"
+    if told not in ("", "no"):  # "no" is what `accelerate launch` says where nobody told it anything
+        return told, "as accelerate was told"
+    if recipe.resume:
+        return _stored_precision(recipe), "as the run began"
+    if recipe.dtype != "float32":
+        return "no", "--dtype"
+    if bfloat16_is_native(processes.device):
+        return "bf16", "the hardware computes in it"
+    return "no", "the hardware does not compute in bfloat16"
+
+
+def describe_precision(recipe: Recipe, accelerator: Accelerator) -> str:
+    """One line for the user."""
+    precision, reason = accelerator.mixed_precision, choose_precision(recipe, accelerator)[1]
+    return f"precision: {recipe.dtype if precision == 'no' else precision} ({reason})"
+
+
+def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
+    """Open the recipe's tracker, if it names one."""
+    if recipe.tracker is None:
+        return
+    try:
+        accelerator.init_trackers("vissl_zoo")
+    except Exception as error:  # whatever a foreign tracker comes up with: not logged in, no network, …
+        raise UserError(f"--tracker {recipe.tracker}: {first_line(error)}") from error
+
+
+def _stored_precision(recipe: Recipe) -> str:
+    """The precision of the run to be resumed; if it cannot be read, `Run` will say so."""
+    try:
+        return json.loads((Path(recipe.output_dir) / "recipe.json").read_text())["mixed_precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "no"
