@@ -210,10 +210,8 @@ def test_fingerprints_tell_selections_apart(shapes_folder):
     table = open_images(shapes_folder, split="test")
     assert table.fingerprint
     selections = [np.arange(5), np.arange(6), np.arange(5)[::-1]]
-    prints = [table.select(rows).fingerprint for rows in selections] + [
-        table.fingerprint,
-        table.select(np.arange(6)).select(np.arange(5)).fingerprint,
-    ]
+    prints = [table.select(rows).fingerprint for rows in selections] + [table.fingerprint]
     assert len(set(prints)) == len(prints)
     assert table.select(np.arange(5)).fingerprint == prints[0]
+    assert table.select(np.arange(6)).select(np.arange(5)).fingerprint == prints[0]  # the same images
     assert pickle.loads(pickle.dumps(table.select(np.arange(5)))).fingerprint == prints[0]

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image, Value
 
 from vissl_zoo.errors import UserError
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "bytes")
 _LABEL_NAMES = ("label", "labels", "fine_label")
-_BINARY = ("binary", "large_binary")
+_BINARY, _STRING = ("binary", "large_binary"), ("string", "large_string")
 
 
 def image_column(dataset: Dataset, path: str, name: str | None = None) -> str:
@@ -26,14 +27,11 @@ def image_column(dataset: Dataset, path: str, name: str | None = None) -> str:
         if not (isinstance(features[name], Image) or _holds_bytes(features[name])):
             raise UserError(f'{path}: column "{name}" holds {_kind(features[name])}, not encoded images')
         return name
-    for column, feature in features.items():
-        if isinstance(feature, Image):
-            return column
-    candidates = [column for column, feature in features.items() if _holds_bytes(feature)]
-    for column in (*_IMAGE_NAMES, *candidates):
-        if column in candidates:
-            return column
-    raise UserError(f"{path}: no column holds images; the columns are {', '.join(features)}")
+    images = [column for column, feature in features.items() if isinstance(feature, Image)]
+    encoded = [column for column, feature in features.items() if _holds_bytes(feature)]
+    if not images and not encoded:
+        raise UserError(f"{path}: no column holds images; the columns are {', '.join(features)}")
+    return (images or [column for column in _IMAGE_NAMES if column in encoded] or encoded)[0]
 
 
 def label_column(dataset: Dataset, path: str, name: str | None = None) -> str | None:
@@ -46,10 +44,8 @@ def label_column(dataset: Dataset, path: str, name: str | None = None) -> str | 
     if name is not None:
         _require(features, name, path, "label")
         if not _is_class(features[name]):
-            kind = _kind(features[name])
-            raise UserError(
-                f'{path}: label column "{name}" holds {kind}, not integers, class labels or strings'
-            )
+            what = f"holds {_kind(features[name])}, not integers, class labels or strings"
+            raise UserError(f'{path}: label column "{name}" {what}')
         return name
     classes = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
     for column in (*_LABEL_NAMES, *classes):
@@ -64,35 +60,26 @@ def read_labels(
     """(labels int64 (N,), class names or None) of a column; a row with no label (null, "" or -1) is -1.
 
     (None, None) when no row has one. Strings become their place among the sorted names of this split and of
-    its `siblings`, so that a split which lacks a class numbers the others alike. UserError names the row of
-    an integer below -1.
+    its `siblings`, so that a split which lacks a class numbers the others alike; only for strings are these
+    asked for. UserError names the row of an integer below -1.
     """
-    values = _values(dataset, column)
-    names = None
-    if _is_string(dataset.features[column]):
-        tables = [values] + [_values(s, column) for s in siblings if column in s.features]
-        found = {name for table in tables for name in table.unique().to_pylist()}
-        names = sorted(found - {None, ""})
-        number = {name: index for index, name in enumerate(names)}
-        labels = np.array([number.get(value, -1) for value in values.to_pylist()], dtype=np.int64)
-    else:
-        if isinstance(dataset.features[column], ClassLabel):
-            names = list(dataset.features[column].names)
-        labels = values.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
-        if (wrong := np.flatnonzero(labels < -1)).size:
-            row = int(wrong[0])
-            raise UserError(
-                f'{path}: label column "{column}" has {labels[row]} in row {row}; labels start at 0'
-            )
+    labels, names = values(dataset, column), None
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel):
+        names = list(feature.names)
+    elif feature.dtype in _STRING:
+        tables = [labels, *(values(other, column) for other in siblings if column in other.features)]
+        names = sorted({name for table in tables for name in table.unique().to_pylist()} - {None, ""})
+        labels = pc.index_in(labels, pa.array(names, labels.type))
+    labels = labels.cast(pa.int64()).fill_null(-1).to_numpy()
+    if (wrong := np.flatnonzero(labels < -1)).size:
+        row = int(wrong[0])
+        raise UserError(f'{path}: label column "{column}" has {labels[row]} in row {row}; labels start at 0')
     return (None, None) if (labels == -1).all() else (labels, names)
 
 
-def is_string_column(dataset: Dataset, column: str) -> bool:
-    """Whether a column holds strings, whose class numbers depend on the other splits."""
-    return _is_string(dataset.features[column])
-
-
-def _values(dataset: Dataset, column: str) -> pa.ChunkedArray:
+def values(dataset: Dataset, column: str) -> pa.ChunkedArray:
+    """A column as Arrow holds it."""
     return dataset.select_columns([column]).with_format("arrow")[:].column(column)
 
 
@@ -107,13 +94,11 @@ def _holds_bytes(feature: object) -> bool:
     return isinstance(feature, Value) and feature.dtype in _BINARY
 
 
-def _is_string(feature: object) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
-
-
 def _is_class(feature: object) -> bool:
-    is_integer = isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
-    return isinstance(feature, ClassLabel) or is_integer or _is_string(feature)
+    is_value = isinstance(feature, Value)
+    return isinstance(feature, ClassLabel) or (
+        is_value and (feature.dtype in _STRING or feature.dtype.startswith(("int", "uint")))
+    )
 
 
 def _kind(feature: object) -> str:

@@ -104,15 +104,15 @@ def image_size(source: bytes | str | os.PathLike) -> tuple[int, int]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """One line on why an image could not be decoded."""
+    """One line on why an image or a data set could not be read."""
     if isinstance(error, UnidentifiedImageError):  # Pillow's text names a BytesIO object's address
         return "not an image that Pillow can read"
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and error.errno:
         return "no such file"
     if isinstance(error, IsADirectoryError):
         return "a folder, not an image"
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".:") or type(error).__name__
+    return text if len(text) <= 300 else text[:299] + "…"
 
 
 def _open(source: bytes | str | os.PathLike) -> Image.Image:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vissl_zoo.data import columns
+from vissl_zoo.data.decode import BadImage, why_unreadable
 from vissl_zoo.data.files import SPLIT_NAMES, LocalFiles, find_local_files
 from vissl_zoo.errors import UserError
 
@@ -47,28 +48,47 @@ class Source:
                 return candidate
         raise UserError(f'{self.path}: no split "{name}"; it has {", ".join(self.splits)}')
 
-    def encoded(self, value: dict | bytes | None) -> bytes | Path:
-        """The file's bytes, or its path, of an undecoded value of an image column; ValueError when it is empty."""
-        path = None
-        if isinstance(value, dict):
-            value, path = value.get("bytes"), value.get("path")
-        if value is None and path is None:
-            raise ValueError("the row holds no image")
-        if value is None and "://" in path:  # streamed from a Hub data set that is a folder of images
-            with fsspec.open(path, "rb") as file:
-                return file.read()
-        return value if value is not None else (self.root or Path()) / path
 
-    def shown(self, path: str | None) -> str | None:
-        """How to show the path of an image: relative to the data set if it lies in it."""
-        is_inside = path and self.root is not None and Path(path).is_relative_to(self.root)
-        return str(Path(path).relative_to(self.root)) if is_inside else path
+def read_value(
+    how: Callable[..., Any], value: dict | bytes | None, root: Path | None, row: int, name: str
+) -> Any:
+    """`how` applied to the bytes, or to the path, of an undecoded value of an image column.
+
+    Raises:
+        BadImage: whatever goes wrong; it has the `row`, and the file's name or else `name`.
+    """
+    try:
+        return how(_encoded(value, root))
+    # On damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error, …: any Exception.
+    except Exception as error:
+        raise BadImage(row, shown_name(value, root) or name, why_unreadable(error)) from error
+
+
+def shown_name(value: dict | bytes | None, root: Path | None) -> str | None:
+    """How to show the path of an image: relative to the data set if it lies in it; None where it has none."""
+    path = value.get("path") if isinstance(value, dict) else None
+    is_inside = path and root is not None and Path(path).is_relative_to(root)
+    return str(Path(path).relative_to(root)) if is_inside else path or None
+
+
+def _encoded(value: dict | bytes | None, root: Path | None) -> bytes | Path:
+    path = None
+    if isinstance(value, dict):
+        value, path = value.get("bytes"), value.get("path")
+    if value is not None:
+        return value
+    if path is None:
+        raise ValueError("the row holds no image")
+    if "://" in path:  # streamed from a Hub data set that is a folder of images
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    return (root or Path()) / path
 
 
 def find_source(path: str) -> Source:
     """Resolve `path` as `open_images` documents it, reading no image; UserError when it names nothing."""
     if path == "shapes":
-        return _embedded()
+        return Source("shapes", ("train", "test"), _draw_shapes, _content_fingerprint)
     local = find_local_files(path)
     if local is not None:
         return _local(path, local)
@@ -97,19 +117,17 @@ def open_rows(
     except UserError:
         raise
     except Exception as error:  # whatever the network, the Hub or a damaged file comes up with
-        raise UserError(f"{source.path}: cannot be read ({_one_line(error)})") from error
+        raise UserError(f"{source.path}: cannot be read ({why_unreadable(error)})") from error
     if empty:
         raise UserError(f'{source.path}: the split "{split}" is empty')
     return rows
 
 
-def _embedded() -> Source:
-    def load(split: str) -> datasets.Dataset:
-        from vissl_zoo.data.shapes import shapes  # only who asks for it waits for its drawing
+@cache
+def _draw_shapes(split: str) -> datasets.Dataset:
+    from vissl_zoo.data.shapes import shapes
 
-        return shapes(split)
-
-    return Source("shapes", ("train", "test"), load, _content_fingerprint)
+    return shapes(split)
 
 
 def _local(path: str, files: LocalFiles) -> Source:
@@ -151,7 +169,7 @@ def _load_parquet(path: str, files: LocalFiles, split: str, **options: bool) -> 
         try:
             rows += pq.read_metadata(file).num_rows
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{file}: not a readable parquet file ({_one_line(error)})") from error
+            raise UserError(f"{file}: not a readable parquet file ({why_unreadable(error)})") from error
     if not rows:
         raise UserError(f'{path}: the split "{split}" is empty')
     patterns = {split: [glob.escape(str(file)) for file in files.splits[split]]}
@@ -165,7 +183,9 @@ def _load_with_datasets(path: str, builder: str, patterns: dict, split: str, **o
             return datasets.load_dataset(builder, data_files=patterns, split=split, **options)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, pa.ArrowException) as error:
         cause = error.__cause__ or error  # DatasetGenerationError says only that something happened
-        raise UserError(f"{path}: cannot be read as a {builder} data set ({_one_line(cause)})") from error
+        raise UserError(
+            f"{path}: cannot be read as a {builder} data set ({why_unreadable(cause)})"
+        ) from error
 
 
 def _hub(path: str) -> Source:
@@ -205,7 +225,7 @@ def _hub_snapshot(path: str, repo: str) -> Source | None:
 def _not_on_hub(path: str, error: Exception) -> UserError:
     offline = " (offline: HF_HUB_OFFLINE is set)" if huggingface_hub.constants.HF_HUB_OFFLINE else ""
     what = "neither a file nor a folder here, nor a Hub data set that could be loaded"
-    return UserError(f"{path}: {what}{offline}: {_one_line(error)}")
+    return UserError(f"{path}: {what}{offline}: {why_unreadable(error)}")
 
 
 def _file_fingerprint(files: LocalFiles, split: str, dataset: datasets.Dataset) -> str:
@@ -232,16 +252,8 @@ def _hub_fingerprint(split: str, dataset: datasets.Dataset) -> str:
 
 
 def _content_fingerprint(split: str, dataset: datasets.Dataset) -> str:
-    digest = hashlib.sha256(split.encode())
-    for batch in dataset.with_format("arrow").iter(1024):
-        for column in batch.columns:
-            digest.update(repr(column.to_pylist()).encode())
-    return digest.hexdigest()[:16]
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".:") or type(error).__name__
-    return text if len(text) <= 300 else text[:299] + "…"
+    content = dataset.with_format("arrow")[:].to_pydict()
+    return hashlib.sha256(repr((split, content)).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

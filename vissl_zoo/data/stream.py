@@ -25,7 +25,7 @@ from vissl_zoo.data.canvas import PROBES, Batch, choose_canvas, fit_to_canvas
 from vissl_zoo.data.decode import BadImage, decode, default_workers, why_unreadable
 from vissl_zoo.data.decode import image_size as image_size_of
 from vissl_zoo.data.slices import split_name
-from vissl_zoo.data.sources import Source, find_source, open_rows
+from vissl_zoo.data.sources import Source, find_source, open_rows, read_value
 from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
 
@@ -251,13 +251,9 @@ class ImageStream:
         return fit_to_canvas(image, self.canvas), size
 
     def _open(self, how: Callable[..., Any], value: dict | bytes | None, name: str = "") -> Any:
-        try:
-            return how(self._source.encoded(value))
-        except Exception as error:  # on damaged data Pillow raises all sorts
-            content = value if isinstance(value, dict) else {"bytes": value}
-            row = hash(content.get("bytes") or content.get("path") or name)  # the same in every pass
-            name = self._source.shown(content.get("path")) or name
-            raise BadImage(row, name, why_unreadable(error)) from error
+        content = value if isinstance(value, dict) else {"bytes": value}
+        row = hash(content.get("bytes") or content.get("path") or name)  # the same in every pass
+        return read_value(how, value, self._source.root, row, name)
 
     def _finish(self, part: _Part, behind: Iterable[_Part], ahead: Iterable[Future]) -> Batch:
         """The decoded part, its corrupt images replaced by those in the same slots of batches close by.

@@ -3,17 +3,18 @@
 import copy
 import hashlib
 import os
+from collections.abc import Callable
 from functools import cached_property, partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Image
 from PIL.Image import Image as PILImage
 
 from vissl_zoo.data import columns
-from vissl_zoo.data.decode import BadImage, decode, image_size, why_unreadable
+from vissl_zoo.data.decode import decode, image_size
 from vissl_zoo.data.slices import sliced_rows, split_name
-from vissl_zoo.data.sources import Source, find_source
+from vissl_zoo.data.sources import Source, find_source, read_value, shown_name
 from vissl_zoo.errors import UserError
 
 
@@ -49,8 +50,8 @@ def open_images(
     label = columns.label_column(dataset, path, label_column)
     labels = names = None
     if label is not None:
-        others = [s for s in source.splits if s != split] if columns.is_string_column(dataset, label) else []
-        labels, names = columns.read_labels(dataset, label, path, (source.load(s) for s in others))
+        others = (source.load(other) for other in source.splits if other != split)
+        labels, names = columns.read_labels(dataset, label, path, others)
     table = ImageTable(source, split, dataset, image, labels, names)
     return table if bounds is None else table.part(bounds)
 
@@ -63,14 +64,14 @@ def available_splits(path: str | os.PathLike) -> list[str]:
 class ImageTable:
     """One split of a data set: `len(table)` rows, each an encoded image. `open_images` makes it.
 
+    Threads may read from it at the same time, and it pickles, so that worker processes can, too.
+
     Attributes:
         path, split: what was opened.
         whole: the split of which it may be a part.
         rows: int64 (N,), which of the split's these are.
         labels: int64 (N,), -1 where a row has no label; None when no row has one.
         class_names: the name of each label, or None when the labels are bare integers or None.
-
-    It pickles, so that worker processes can read from it.
     """
 
     def __init__(
@@ -82,16 +83,15 @@ class ImageTable:
         labels: np.ndarray | None,
         class_names: list[str] | None,
     ):
-        self.path, self.split = source.path, split
-        self.whole = split
+        self.path, self.split, self.whole = source.path, split, split
         self.labels, self.class_names = labels, class_names
         # Undecoded: one corrupt image must cost that row and not the table.
         if isinstance(dataset.features[image_column], Image):
             dataset = dataset.cast_column(image_column, Image(decode=False))
-        self._dataset, self._column = dataset, image_column
+        self._dataset, self._column, self._root = dataset, image_column, source.root
         self._images = dataset.select_columns([image_column])  # so that reading a row reads nothing else
+        self._whole_fingerprint = partial(source.fingerprint, split, dataset)
         self.rows = np.arange(len(self._images))
-        self._root, self._fingerprint = source.root, source.fingerprint
 
     def __len__(self) -> int:
         return len(self._images)
@@ -102,9 +102,12 @@ class ImageTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A name for these images, equal as long as the data are: of files, their names, sizes and
-        times, and some of what a few of them hold."""
-        return f"{self._fingerprint(self.whole, self._dataset)}-{self._column}"
+        """A name for these images, equal as long as the data are.
+
+        Of files it tells names, sizes and times, and some of what a few of them hold.
+        """
+        rows = hashlib.sha256(self.rows.tobytes()).hexdigest()[:8]
+        return f"{self._whole_fingerprint()}-{self._column}-{rows}"
 
     def select(self, rows: np.ndarray) -> "ImageTable":
         """The table of some rows (M,) int64, in their order, numbered 0 … M - 1; nothing is copied."""
@@ -114,8 +117,6 @@ class ImageTable:
         chosen._dataset, chosen._images = self._dataset.select(rows), self._images.select(rows)
         chosen.labels = None if self.labels is None else self.labels[rows]
         chosen.rows = self.rows[rows]
-        which = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
-        chosen._fingerprint = partial(_selected_fingerprint, self._fingerprint, self._dataset, which)
         return chosen
 
     def part(self, bounds: str) -> "ImageTable":
@@ -139,7 +140,7 @@ class ImageTable:
 
     def name(self, row: int) -> str:
         """What to call an image: its path relative to the data set where it has one, else "row 17"."""
-        return self._name(row, self._images[int(row)][self._column])
+        return shown_name(self._images[int(row)][self._column], self._root) or f"row {int(row)}"
 
     def read(self, row: int) -> PILImage:
         """The image as upright 8-bit RGB (see `to_rgb`); raises BadImage when it cannot be decoded."""
@@ -149,45 +150,18 @@ class ImageTable:
         self, row: int, shape: tuple[int, int] | None = None
     ) -> tuple[PILImage, tuple[int, int]]:
         """(RGB image, original (height, width)); see `decode` for what `shape`, (height, width), allows."""
-        return self._decode(row, lambda encoded: decode(encoded, shape))
+        return self._read(row, lambda encoded: decode(encoded, shape))
 
     def size(self, row: int) -> tuple[int, int]:
         """The upright (height, width) in pixels, from the file's header; raises BadImage."""
-        return self._decode(row, image_size)
+        return self._read(row, image_size)
 
     def column(self, name: str) -> np.ndarray | None:
         """The values (N,) of another column, such as "ambiguity"; None when there is none of that name."""
         if name not in self._dataset.column_names or name == self._column:
             return None
-        values = self._dataset.select_columns([name]).with_format("arrow")[:].column(name)
-        return values.to_numpy()
+        return columns.values(self._dataset, name).to_numpy()
 
-    def _decode(self, row: int, how):
+    def _read(self, row: int, how: Callable) -> Any:
         value = self._images[int(row)][self._column]
-        try:
-            return how(self._encoded(value))
-        # On damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error, …: any Exception.
-        except Exception as error:
-            raise BadImage(int(row), self._name(row, value), why_unreadable(error)) from error
-
-    def _encoded(self, value: dict | bytes | None) -> bytes | Path:
-        path = None
-        if isinstance(value, dict):
-            value, path = value.get("bytes"), value.get("path")
-        if value is None and path is None:
-            raise ValueError("the row holds no image")
-        return value if value is not None else (self._root or Path()) / path
-
-    def _name(self, row: int, value: dict | bytes | None) -> str:
-        path = value.get("path") if isinstance(value, dict) else None
-        if not path:
-            return f"row {int(row)}"
-        path = Path(path)
-        if self._root is not None and path.is_relative_to(self._root):
-            path = path.relative_to(self._root)
-        return str(path)
-
-
-def _selected_fingerprint(fingerprint, dataset: Dataset, which: str, split: str, selected: Dataset) -> str:
-    """That of the whole, and which rows of it: the source's own looks at files, and not at rows."""
-    return f"{fingerprint(split, dataset)}-{which}"
+        return read_value(how, value, self._root, int(row), f"row {int(row)}")
