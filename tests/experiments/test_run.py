@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from vissl_zoo.commands import main
 from vissl_zoo.errors import UserError
 from vissl_zoo.recipes import RECIPES
 
@@ -53,7 +54,7 @@ def test_the_weights_that_are_shipped_are_six_at_most(script):
         assert shipped[0] == "vi_simsiam_resnet18.cifar10"
 
 
-def test_a_run_is_resumed_only_when_there_is_something_to_resume(script, commands, tmp_path):
+def test_a_run_is_resumed_only_when_there_is_something_to_resume(script, commands, tmp_path, monkeypatch):
     run = script.Experiment("a.b", "demo", ("--epochs", "2"))
     flags = script.Arguments(piece_minutes=3)
 
@@ -65,7 +66,7 @@ def test_a_run_is_resumed_only_when_there_is_something_to_resume(script, command
             (tmp_path / "export").mkdir()
             (tmp_path / "export" / "model.safetensors").touch()
 
-    script.call = work
+    monkeypatch.setattr(script, "call", work)
     assert script.train(run, flags, tmp_path, deadline=float("inf"))
     assert len(commands) == 2
     assert "--resume" not in commands[0]
@@ -147,19 +148,32 @@ def test_bad_input_is_one_line(script, arguments, said, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_plan_really_runs(tmp_path):
-    """Timed, trained in pieces, and tabulated, through the command line."""
-    tiny = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import run\n"
-        "flags = ('--max-steps', '6', '--batch-size', '16', '--no-report', '--log-every', '2')\n"
-        "run.PLANS['tiny'] = [run.Experiment('demo', 'demo', flags)]\n"
-        "raise SystemExit(run.main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", tiny, str(FOLDER), "tiny", "--data.path", "shapes"]
-    command += ["--output-dir", str(tmp_path), "--stages", "train", "table"]
-    for _ in range(2):  # the second time there is nothing to do
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+def test_a_plan_really_runs(script, train_main, small, tmp_path, monkeypatch, capsys):
+    """Timed, trained, evaluated and tabulated by the commands themselves, in this process; then nothing is left."""
+    done = []
+
+    def call(command):
+        done.append(command)
+        if "evaluate" in command:
+            protocols = ["--protocols", "knn"]  # all of them are measured elsewhere
+            assert main([*command[command.index("evaluate") :], *protocols]) == 0
+        else:
+            outcome = train_main(*command[command.index(str(script.TRAIN)) + 1 :])
+            assert outcome.code == 0, outcome.err
+
+    monkeypatch.setattr(script, "call", call)
+    monkeypatch.setattr(script, "PROBE_STEPS", 4)
+    run = script.Experiment("demo", "demo", (*small, "--epochs", "1", "--max-steps", "4", "--no-report"))
+    monkeypatch.setitem(script.PLANS, "tiny", [run])
+    data = small[small.index("--data.path") + 1]
+    arguments = ["tiny", "--data.path", data, "--output-dir", str(tmp_path)]
+    for _ in range(2):
+        assert script.main(arguments) == 0
+    assert len(done) == 4
     assert (tmp_path / "demo" / "export" / "model.safetensors").exists()
-    assert "| demo | " in done.stdout
-    assert "export:" not in done.stdout
+    assert (tmp_path / "demo" / "untrained" / "metrics.json").exists()
+    [table] = [
+        line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if line.startswith("| demo ")
+    ]
+    assert re.match(r"\| demo \| 1 \| 0\.\d{3} \| 0\.\d{3} \|", table)
+    assert table in capsys.readouterr().out

@@ -1,7 +1,9 @@
 """From a run to the Hub and back, against a server on this machine: plain timm, the whole model, pinned, damaged."""
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -24,6 +26,8 @@ hub_server = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hub_server)
 
 REPO = "me/model"
+NARROW = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
+TEMPLATE = "{}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
 SUMS = """
 import hashlib
 def sums(model):
@@ -62,8 +66,7 @@ def python(code, hub_url, home, *arguments):
 def exported(tmp_path_factory):
     """A small model on a backbone of timm's, and its export with heads and a card."""
     torch.manual_seed(0)
-    args = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "latent_dim": 33, "kappa_map": "exp"}
-    model = vissl_zoo.create_model("vi_simsiam_resnet18", **args).eval()
+    model = vissl_zoo.create_model("vi_simsiam_resnet18", **NARROW, latent_dim=33, kappa_map="exp").eval()
     card = render_card(model, Record("VI-SimSiam", "shapes", 64, "accelerate launch train.py"))
     heads = {"projector.weight": torch.ones(2, 2)}
     folder = export_model(model, tmp_path_factory.mktemp("run") / "export", heads=heads, readme=card)
@@ -71,58 +74,44 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hub():
-    with hub_server.HubServer() as server:
+def hub(tmp_path_factory):
+    """A Hub on this machine, the only one that this process knows meanwhile."""
+    with hub_server.HubServer() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", hub_server.TOKEN)
+        known = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path_factory.mktemp("home"))}
+        for name, value in {**known, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+            patch.setattr(huggingface_hub.constants, name, value)
+        patch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", TEMPLATE.format(server.url))
         yield server
+
+
+def publish(*arguments):
+    """Exit code, stdout and lines of stderr of `vissl-zoo publish`."""
+    with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.redirect_stdout(io.StringIO()) as out:
+        code = main(["publish", *map(str, arguments)])
+    return code, out.getvalue(), err.getvalue().splitlines()
 
 
 @pytest.fixture(scope="module")
 def published(hub, exported, tmp_path_factory):
-    """Publish, also twice and where it is forbidden, and load what was published; what came of each."""
+    """Publish, also twice and where it is forbidden; what came of each, the other model, and an early commit."""
     first = exported[1]
     other = vissl_zoo.create_model("vi_simsiam", backbone="test_resnet", latent_dim=8)
     second = export_model(other, tmp_path_factory.mktemp("second"))
-    # One bit of a tensor is another: the size is right, and safetensors cannot tell.
-    damaged = bytearray((first / "model.safetensors").read_bytes())
-    damaged[-1] ^= 1
-    hub.blobs["f" * 64] = bytes(damaged)
-    hub.commit("me/evil", "main", {"vissl_zoo.safetensors": "f" * 64})
-    code = """
-import contextlib, io, json, sys, timm, vissl_zoo
-from vissl_zoo.commands import main
-first, second, args = sys.argv[1:]
-args = json.loads(args)
-def publish(*arguments):
-    err = io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()) as out:
-        code = main(["publish", *arguments])
-    return code, out.getvalue(), err.getvalue().splitlines()
+    outcomes = [
+        publish(first, "--repo-id", REPO, "--private"),
+        publish(first, "--repo-id", "me/again"),
+        publish(second, "--repo-id", "me/again", "--revision", "v2"),
+    ]
+    commit = hub.files("me/again", "full")[0]
+    outcomes += [publish(second, "--repo-id", "me/again"), publish(first, "--repo-id", "forbidden/model")]
+    return {"outcomes": outcomes, "other": other, "commit": commit}
+
+
 def by_name(repo):
+    """The registered name with the whole model of a repository."""
     overlay = {"hf_hub_id": repo, "hf_hub_filename": "vissl_zoo.safetensors"}
-    return timm.create_model("vi_simsiam_resnet18", pretrained=True, pretrained_cfg_overlay=overlay, **args)
-def state(model):
-    return sums(model), model.kappa_head.latent_dim, model.kappa_head.kappa_map
-outcomes = [
-    publish(first, "--repo-id", "me/model", "--private"),
-    publish(first, "--repo-id", "me/again"),
-    publish(second, "--repo-id", "me/again", "--revision", "v2"),
-]
-from huggingface_hub import hf_hub_download
-commit = hf_hub_download("me/again", "config.json", revision="full").split("/snapshots/")[1][:40]
-outcomes += [publish(second, "--repo-id", "me/again"), publish(first, "--repo-id", "forbidden/model")]
-names = ["hf-hub:me/model@full", f"hf-hub:me/again@{commit}", "hf-hub:me/again@full"]
-loaded = [attempt(lambda: state(timm.create_model(name, pretrained=True))) for name in names]
-loaded.append(attempt(lambda: state(by_name("me/model"))))
-failures = [
-    attempt(lambda: by_name("me/evil")),
-    attempt(lambda: timm.create_model("hf-hub:me/model@" + "0" * 40, pretrained=True)),
-    attempt(lambda: by_name("me/none")),
-]
-print(json.dumps([outcomes, loaded, failures]))
-"""
-    args = json.dumps({"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]})
-    outcomes, loaded, failures = python(code, hub.url, tmp_path_factory.mktemp("home"), first, second, args)
-    return {"outcomes": outcomes, "loaded": loaded, "failures": failures, "second": other}
+    return timm.create_model("vi_simsiam_resnet18", pretrained=True, pretrained_cfg_overlay=overlay, **NARROW)
 
 
 def test_what_arrives(published, hub, exported):
@@ -186,20 +175,32 @@ print(json.dumps([sums(model), local, sums(tuned), type(model).__name__, refused
 
 def test_the_whole_model_by_every_name(published, exported):
     """By the branch, by a registered name, and by a commit, which stays what it was when the branch has moved."""
-    branch, pinned, moved, by_name = published["loaded"]
-    assert (
-        branch == pinned == by_name == [sums(exported[0]), 33, "exp"]
-    )  # the name learns d and map from the file
-    assert moved == [sums(published["second"]), 8, "softplus"]
+
+    def load(name):
+        return timm.create_model(name, pretrained=True)
+
+    def state(model):
+        return sums(model), model.kappa_head.latent_dim, model.kappa_head.kappa_map
+
+    expected = (sums(exported[0]), 33, "exp")
+    assert state(load("hf-hub:me/model@full")) == expected
+    assert state(load(f"hf-hub:me/again@{published['commit']}")) == expected
+    assert state(by_name(REPO)) == expected  # the name learns d and map from the file
+    assert state(load("hf-hub:me/again@full")) == (sums(published["other"]), 8, "softplus")
 
 
-def test_failures_are_one_line(published):
-    damaged, no_revision, no_repository = published["failures"]
-    assert damaged.startswith("RuntimeError: ")
-    assert "is damaged: its content has not the sha256 ffff" in damaged
-    assert "Revision" in no_revision
-    assert no_repository.startswith("RuntimeError: vissl_zoo.safetensors of me/none cannot be had: ")
-    assert "\n" not in damaged + no_repository
+def test_failures_are_one_line(published, hub, exported):
+    damaged = bytearray((exported[1] / "model.safetensors").read_bytes())
+    damaged[-1] ^= 1  # one bit of a tensor is another: the size is right, and safetensors cannot tell
+    hub.blobs["f" * 64] = bytes(damaged)
+    hub.commit("me/evil", "main", {"vissl_zoo.safetensors": "f" * 64})
+    with pytest.raises(RuntimeError, match="is damaged: its content has not the sha256 ffff") as evil:
+        by_name("me/evil")
+    with pytest.raises(RuntimeError, match=r"^vissl_zoo.safetensors of me/none cannot be had: ") as none:
+        by_name("me/none")
+    assert "\n" not in f"{evil.value}{none.value}"
+    with pytest.raises(Exception, match="Revision"):
+        timm.create_model("hf-hub:me/model@" + "0" * 40, pretrained=True)
 
 
 def test_without_a_token_or_a_network(exported, monkeypatch, capsys):
