@@ -4,11 +4,12 @@
     accelerate launch train.py --seed 1 --output-dir runs/demo-seed1           # and so on, to seed 4
     accelerate launch train.py --method.variant beta --output-dir runs/beta
     vissl-zoo evaluate runs/demo                                               # evaluations/demo-shapes
-    python docs/figures.py runs/demo runs/demo-seed* runs/beta --evaluation evaluations/demo-shapes
+    vissl-zoo score shapes --split test --model runs/demo --output scores.parquet --gallery page.html
+    python docs/figures.py runs/demo runs/demo-seed* runs/beta --evaluation evaluations/demo-shapes --page page.html
 
-The first run is the one that is shown. Runs that differ from it in the seed alone give the range over the seeds;
-runs of its seed with other flags give the table of variants. The script writes docs/demo.json, copies the pictures
-of the first run and of its evaluation, and renews the tables.
+The first run is the one that is shown. Runs that differ from it in the seed alone give the range over the seeds.
+Runs of its seed with other flags give the table of variants. The script writes docs/demo.json, copies the pictures
+of the first run and of its evaluation, takes a picture of the page by chromium, and renews the tables.
 """
 
 from __future__ import annotations
@@ -85,6 +86,15 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
+def picture(page: Path, target: Path) -> None:
+    """The top of an HTML page as a PNG file."""
+    command = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1440"]
+    subprocess.run(
+        [*command, f"--screenshot={target}", page.resolve().as_uri()], check=True, stderr=subprocess.DEVNULL
+    )
+    print(target)
+
+
 def main() -> None:
     """Read the runs, write docs/demo.json and the pictures, and renew the tables."""
     parser = argparse.ArgumentParser(
@@ -93,6 +103,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of the demo; the first one is shown")
     parser.add_argument(
         "--evaluation", type=Path, required=True, help="what `evaluate` left for the first run"
+    )
+    arguments = parser.parse_args()
+    parser.add_argument(
+        "--page", type=Path, help="what `score --gallery` wrote, to be pictured; needs chromium"
     )
     arguments = parser.parse_args()
     shown, *_ = recipes = [read(run / "recipe.json") for run in arguments.runs]
@@ -111,6 +125,8 @@ def main() -> None:
         for name, here in pictures.items():
             shutil.copyfile(source / name, DOCS / here)
             print(DOCS / here)
+    if arguments.page:
+        picture(arguments.page, DOCS / "photos.png")
     (DOCS / "demo.json").write_text(text + "\n", encoding="utf-8")
     print(DOCS / "demo.json")
     sys.exit(subprocess.run([sys.executable, str(DOCS / "tables.py")], check=False).returncode)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vissl_zoo import weights
+from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.methods import table
 from vissl_zoo.models import METHODS, entrypoints
 from vissl_zoo.recipes import RECIPES
@@ -56,7 +57,7 @@ def shipped() -> str:
     """One row a model whose weights this repository has, with the figures of its card."""
     rows = []
     for name, row in weights.shipped().items():
-        found = row.card["evaluation"]
+        found = row.card["metrics"]
         auroc = found["uncertainty"]["knn"]["auroc"]
         others = ", ".join(_three(auroc[score]) for score in ("norm", "knn_distance", "two_view_cosine"))
         tops = (f"{100 * found[protocol]['top1']:.1f} %" for protocol in ("knn", "linear"))
@@ -69,6 +70,12 @@ def shipped() -> str:
         "of the norm, the neighbours, two views",
     )
     return _table(head, rows, "lrrrl")
+
+
+def protocols() -> str:
+    """One row a protocol of `vissl-zoo evaluate`, with the first line of its docstring."""
+    rows = [(f"`{name}`", (protocol.__doc__ or "").splitlines()[0]) for name, protocol in PROTOCOLS.items()]
+    return _table(("protocol", "what it measures"), rows)
 
 
 def demo() -> str:
@@ -118,6 +125,7 @@ BLOCKS = {
     "models": models,
     "recipes": recipes,
     "weights": shipped,
+    "protocols": protocols,
     "demo": demo,
     "variants": variants,
     "evaluation": evaluation,
