@@ -14,9 +14,6 @@ import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import vissl_zoo  # noqa: F401  (before torch, whose threads then spin less long)
-
-# isort: split
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -36,15 +33,13 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.hub import export_model
 
-FEW = 50  # test images: with fewer an accuracy is uncertain by 7 points and more
 USE = """
 import timm, torch, vissl_zoo
-from PIL import Image
 
 model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-photo = Image.open("photo.jpg").convert("RGB")
-print(dict(zip(model.pretrained_cfg["label_names"], model(transform(photo)[None]).softmax(1)[0].tolist())))"""
+photo = transform(vissl_zoo.open_image("photo.jpg"))
+print(dict(zip(model.pretrained_cfg["label_names"], model(photo[None]).softmax(1)[0].tolist())))"""
 
 
 @dataclass(frozen=True)
@@ -89,21 +84,19 @@ class Options:
 
 
 class Images(Dataset):
-    """Rows of a table as (image (3, s, s), label)."""
+    """Rows of a table as (image (3, s, s), label), by timm's own transform for the model."""
 
     def __init__(self, table: ImageTable, rows: np.ndarray, model: nn.Module, size: int, training: bool):
         config = resolve_model_data_config(model) | {"input_size": (3, size, size)}
         self.transform = create_transform(**config, is_training=training)
-        self.table, self.rows, self.size = table, rows, size
-        # Photos of 12 megapixels are decoded once, not at each step.
-        self.decoded = lru_cache(1024)(self._decode)
+        self.table, self.rows, self.size, self.labels = table, rows, size, table.labels[rows]
+        self.decoded = lru_cache(1024)(self._decode)  # a photo of 12 megapixels once, not at each step
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: int):
-        row = self.rows[i]
-        return self.transform(self.decoded(row)), int(self.table.labels[row])
+        return self.transform(self.decoded(self.rows[i])), int(self.labels[i])
 
     def _decode(self, row: int):
         image, _ = self.table.read_with_size(row, (2 * self.size, 2 * self.size))
@@ -121,8 +114,7 @@ def fine_tune(model: nn.Module, images: Images, options: Options, accelerator: A
     schedule = CosineLRScheduler(optimizer, options.steps, warmup_t=options.steps // 10, t_in_epochs=False)
     processes = accelerator.num_processes
     batch = max(min(options.batch_size, len(images)) // processes, 1) * processes  # the same for each
-    sampler = RandomSampler(images, num_samples=options.steps * batch)
-    loader = DataLoader(images, batch, sampler=sampler)
+    loader = DataLoader(images, batch, sampler=RandomSampler(images, num_samples=options.steps * batch))
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     model.train(not options.freeze)  # a frozen trunk keeps its batch statistics, too
     for step, (x, y) in enumerate(tqdm(loader, disable=not accelerator.is_main_process)):
@@ -135,19 +127,13 @@ def fine_tune(model: nn.Module, images: Images, options: Options, accelerator: A
 
 
 @torch.no_grad()
-def count_right(model: nn.Module, images: Images, accelerator: Accelerator) -> int:
-    """How many of `images` the prepared `model` names rightly."""
+def test(model: nn.Module, images: Images, accelerator: Accelerator, name: str) -> str:
+    """One line on the accuracy of the prepared `model`, with what it is to be compared with."""
     model.eval()
     loader = accelerator.prepare(DataLoader(images, 64 * accelerator.num_processes))
-    right = [accelerator.gather_for_metrics(model(x).argmax(1) == y) for x, y in loader]
-    return int(torch.cat(right).sum())
-
-
-def describe(right: int, images: Images, name: str) -> str:
-    """One line on an accuracy, with what it is to be compared with."""
-    labels = images.table.labels[images.rows]
-    largest = np.bincount(labels).max() / len(labels)
-    said = f"accuracy {right / len(labels):.3f}  {name} ({right} of {len(labels)} right"
+    right = int(sum(accelerator.gather_for_metrics(model(x).argmax(1) == y).sum() for x, y in loader))
+    count, largest = len(images), np.bincount(images.labels).max() / len(images)
+    said = f"accuracy {right / count:.3f}  {name} ({right} of {count} right"
     return f"{said}; always the commonest class: {largest:.3f})"
 
 
@@ -183,28 +169,25 @@ def main(arguments: list[str]) -> None:
     accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
     if accelerator.device.type == "cpu" and (taken := take_cores(options.threads, accelerator.num_processes)):
         accelerator.print(f"threads: {taken}")
-    train, train_rows, test, test_rows = labelled_images(options)
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
-    accelerator.print(
-        f"{classes} classes, {len(train_rows)} images to learn from, {len(test_rows)} to test on"
-    )
+    train, train_rows, unseen, test_rows = labelled_images(options)
+    classes = int(max(train.labels.max(), unseen.labels.max())) + 1
+    counts = f"{len(train_rows)} images to learn from, {len(test_rows)} to test on"
+    accelerator.print(f"{classes} classes, {counts}")
     for random_init in (True, False) if options.scratch else (False,):
-        model, name, size, _ = load_model(
-            options.model, random_init=random_init, image_size=options.image_size
-        )
+        loaded = load_model(options.model, random_init=random_init, image_size=options.image_size)
+        model, name, size, _ = loaded
         set_seed(options.seed)
         model.reset_classifier(classes)  # and κ's head goes: nothing is left that the loss does not reach
-        images = Images(train, train_rows, model, size, training=True)
-        tuned = fine_tune(model, images, options, accelerator)
-        unseen = Images(test, test_rows, model, size, training=False)
-        accelerator.print(describe(count_right(tuned, unseen, accelerator), unseen, name))
-    if len(test_rows) < FEW:
+        tuned = fine_tune(model, Images(train, train_rows, model, size, training=True), options, accelerator)
+        accelerator.print(
+            test(tuned, Images(unseen, test_rows, model, size, training=False), accelerator, name)
+        )
+    if len(test_rows) < 50:  # an accuracy is then uncertain by 7 points and more
         accelerator.print(f"{len(test_rows)} images are too few to tell good from bad: label more to test on")
     if options.output_dir is not None and accelerator.is_main_process:
-        model.pretrained_cfg["input_size"] = (3, size, size)
-        names = [str(name) for name in test.class_names or range(classes)]
+        names = [str(name) for name in unseen.class_names or range(classes)]
         # With their number, without which timm would drop the names again.
-        model.pretrained_cfg.update(label_names=names, num_classes=classes)
+        model.pretrained_cfg.update(input_size=(3, size, size), label_names=names, num_classes=classes)
         folder = export_model(accelerator.unwrap_model(tuned, keep_fp32_wrapper=False), options.output_dir)
         print(USE.format(folder=folder))
 
