@@ -23,6 +23,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
+highlight_language = "text"  # of a block that names no language: most are commands
 default_role = "code"  # the docstrings are plain prose with `code` in single backticks
 
 

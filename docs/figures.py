@@ -117,7 +117,11 @@ def main() -> None:
         runs.append({"seed": recipe["seed"], "flags": flags(recipe, shown), "metrics": kept})
     metrics = read(arguments.evaluation / "metrics.json")
     evaluated = {key: metrics[key] for key in EVALUATED if key in metrics}
-    text = json.dumps(rounded({"runs": runs, "evaluation": evaluated}), indent=1, ensure_ascii=False)
+    text = json.dumps(
+        rounded({"machine": arguments.machine, "runs": runs, "evaluation": evaluated}),
+        indent=1,
+        ensure_ascii=False,
+    )
     for source, pictures in (
         (arguments.runs[0] / "report", RUN_PICTURES),
         (arguments.evaluation, EVALUATION_PICTURES),

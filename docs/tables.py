@@ -48,9 +48,13 @@ def models() -> str:
 
 
 def recipes() -> str:
-    """One row a recipe."""
-    rows = [(f"`{r.name}`", r.about, r.cost, r.expected) for r in RECIPES.values()]
-    return _table(("recipe", "what it is", "cost", "expected"), rows)
+    """A section for each recipe."""
+    sections = [
+        f"## {recipe.name}\n\n{recipe.about}\n\n```\n{recipe.command}\n```\n\n"
+        f"- Cost: {recipe.cost}\n- Expected: {recipe.expected}\n"
+        for recipe in RECIPES.values()
+    ]
+    return "\n" + "\n".join(sections)
 
 
 def shipped() -> str:
@@ -92,7 +96,8 @@ def demo() -> str:
         values = [_at(metrics, path) for metrics in seeds]
         span = f"{_three(min(values))} to {_three(max(values))}" if len(seeds) > 1 else ""
         rows.append((title, _three(values[0]), span, _three(_at(shown, untrained)) if untrained else ""))
-    rows.append(("seconds, training and report", f"{shown['seconds']:.0f}", "", ""))
+    where = f", {_demo()['machine']}" if _demo()["machine"] else ""
+    rows.append((f"seconds, training and report{where}", f"{shown['seconds']:.0f}", "", ""))
     numbers = sorted(run["seed"] for run in _demo()["runs"] if not run["flags"])
     spread = f"seeds {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else ""
     return _table(("", f"seed {_demo()['runs'][0]['seed']}", spread, "untrained"), rows, "lrrr")
