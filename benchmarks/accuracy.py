@@ -26,10 +26,10 @@ from measure import Line, Report, Target, say
 from options import Options, main
 
 import vissl_zoo  # noqa: F401  (registers the models)
-from vissl_zoo.data import open_images, open_store
+from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.features import extract
 from vissl_zoo.evaluation.knn import knn
+from vissl_zoo.inference import embed_all
 from vissl_zoo.recipes import parse
 
 PLAIN = Path(__file__).with_name("plain.py")
@@ -157,7 +157,7 @@ def evaluate(folder: Path, path: str, quick: bool) -> float:
     for split in ("train", "test"):
         table = open_images(path, split=split)
         rows = torch.arange(min(len(table), 200 if quick else 10_000)).numpy()
-        features.append(extract(model, open_store(table, size, rows=rows, progress=False), size))
+        features.append(embed_all(model, table, size, rows=rows))
         labels.append(table.labels[features[-1].rows])
     return knn(features[0].embedding, labels[0], features[1].embedding, labels[1]).top1
 

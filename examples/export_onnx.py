@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.loading import load_model
+from vissl_zoo.inference import load_model
 
 OUTPUTS = ("embedding", "kappa", "uncertainty")
 TOLERANCE = 1e-4

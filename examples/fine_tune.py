@@ -30,8 +30,8 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.cpu.cores import take_cores
 from vissl_zoo.data import ImageTable
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.hub import export_model
+from vissl_zoo.inference import load_model, open_tables
 
 USE = """
 import timm, torch, vissl_zoo

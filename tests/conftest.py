@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 # What the tests count on is said here, since the demo's own numbers may be tuned.
@@ -123,6 +125,32 @@ def demo_run(train_main, demo_arguments, tmp_path_factory) -> tuple[Path, Outcom
     outcome = train_main(*demo_arguments, "--output-dir", folder)
     assert outcome.code == 0, outcome.err
     return folder, outcome
+
+
+def _encode(pixels: np.ndarray) -> dict:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="session")
+def write_split():
+    """write_split(path, images, labels=None, **columns): a parquet file; an image is (H, W, 3) uint8 or bytes."""
+
+    def write_split(path, images, labels=None, **columns):
+        features = {"image": datasets.Image(decode=False)}
+        rows = {"image": [{"bytes": i, "path": None} if isinstance(i, bytes) else _encode(i) for i in images]}
+        if labels is not None:
+            features["label"] = datasets.ClassLabel(names=["a", "b", "c"])
+            rows["label"] = list(labels)
+        for name, values in columns.items():
+            features[name] = datasets.Value("string" if isinstance(values[0], str) else "float32")
+            rows[name] = values
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(path)
+        return path
+
+    return write_split
 
 
 @pytest.fixture(scope="session")

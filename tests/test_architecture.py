@@ -23,12 +23,23 @@ MAY_IMPORT = {
     "cpu": set(),
     "data": {"cpu"},
     "cli": set(),
-    "commands": {"cli", "data", "evaluation", "photos", "fitting", "hub", "cpu", "speed"},
+    "commands": {"cli", "data", "inference", "evaluation", "photos", "fitting", "hub", "cpu", "speed"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
-    "evaluation": {"models", "data", "views", "hub", "cpu", "speed"},
-    "photos": {"models", "data", "views", "evaluation", "hub", "cpu", "speed"},
-    "fitting": {"distributions", "networks", "models", "data", "views", "evaluation", "hub", "cpu", "speed"},
+    "inference": {"networks", "models", "data", "views", "hub"},
+    "evaluation": {"inference", "models", "data", "views", "hub", "cpu", "speed"},
+    "photos": {"inference", "models", "data", "views", "evaluation", "hub", "cpu", "speed"},
+    "fitting": {
+        "distributions",
+        "networks",
+        "models",
+        "data",
+        "views",
+        "inference",
+        "evaluation",
+        "hub",
+        "cpu",
+    },
     "hub": {"models", "networks", "weights", "cli"},  # its tools ship and cards are commands
     "training": {"recipes", "methods", "models", "networks", "data", "views", "cpu", "evaluation", "hub"},
 }

@@ -10,8 +10,8 @@ from PIL import Image
 
 import vissl_zoo
 from vissl_zoo.commands import main
-from vissl_zoo.evaluation.loading import load_model
 from vissl_zoo.hub import export_model
+from vissl_zoo.inference import load_model
 
 QUICK = ("--views", "2", "--steps", "15", "--data.workers", "1", "--image-size", "32")
 

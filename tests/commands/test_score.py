@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 import vissl_zoo  # noqa: F401
 from vissl_zoo.commands import main
-from vissl_zoo.evaluation.cache import model_hash
+from vissl_zoo.inference import model_hash
 from vissl_zoo.photos import scoring as run
 from vissl_zoo.photos.engine import score_images
 

@@ -1,42 +1,12 @@
 """Small labelled data sets and a small model."""
 
-import io
-
-import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.evaluation.context import Evaluation
-
-
-def encode(pixels: np.ndarray) -> dict:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
-
-
-@pytest.fixture
-def write_split():
-    """write_split(path, images, labels=None, **columns): a parquet file; an image is (H, W, 3) uint8 or bytes."""
-
-    def write_split(path, images, labels=None, **columns):
-        features = {"image": datasets.Image(decode=False)}
-        rows = {"image": [{"bytes": i, "path": None} if isinstance(i, bytes) else encode(i) for i in images]}
-        if labels is not None:
-            features["label"] = datasets.ClassLabel(names=["a", "b", "c"])
-            rows["label"] = list(labels)
-        for name, values in columns.items():
-            features[name] = datasets.Value("string" if isinstance(values[0], str) else "float32")
-            rows[name] = values
-        path.parent.mkdir(parents=True, exist_ok=True)
-        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(path)
-        return path
-
-    return write_split
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import linear
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.features import Features
 from vissl_zoo.evaluation.linear import LinearOptions, gradients, linear_predictions, shuffled, train
+from vissl_zoo.inference import Embedded
+from vissl_zoo.models import Representation
 
 QUICK = LinearOptions(epochs=5, learning_rates=(0.4, 6.4, 25.6))
 
@@ -26,11 +27,17 @@ def clusters(count, seed, classes=4, width=12, spread=1.0):
     return np.maximum(centres[labels] + spread * rng.standard_normal((count, width)), 0).astype("f4"), labels
 
 
+def told(rows, embedding, kappa=None, uncertainty=None):
+    """What a model is taken to say of images."""
+    sizes = np.full((len(rows), 2), 16)
+    return Embedded(rows, Representation(embedding, kappa, uncertainty), sizes, [None] * len(rows))
+
+
 def evaluation_of(learnt, tested, seed=0):
     """An evaluation with the given embeddings (N, F) and labels (N,), in the place of images."""
 
     def features(x):
-        return Features(np.arange(len(x)), np.asarray(x, dtype=np.float32), None, None)
+        return told(np.arange(len(x)), np.asarray(x, dtype=np.float32))
 
     tables = [SimpleNamespace(labels=np.asarray(labels)) for _, labels in (learnt, tested)]
     evaluation = Evaluation(torch.nn.Linear(1, 1), None, *tables, 8, None, seed=seed)

@@ -82,18 +82,14 @@ def test_what_kappa_knows_is_what_the_predictions_say(report_on, write_split, no
     """Top-1 and AUROC computed again from the model itself."""
     from sklearn.metrics import roc_auc_score
 
-    from vissl_zoo.data import open_store
-    from vissl_zoo.evaluation.features import extract
     from vissl_zoo.evaluation.knn import knn
+    from vissl_zoo.inference import embed_all
 
     labels = np.random.default_rng(0).integers(0, 3, 60)
     write_split(data / "train.parquet", noise(60), labels)
     write_split(data / "test.parquet", noise(20, seed=1), labels[:20])
     _, metrics = report_on(data)
-    bank, scored = (
-        extract(model, open_store(open_images(data, split=s), 16, progress=False), 16)
-        for s in ("train", "test")
-    )
+    bank, scored = (embed_all(model, open_images(data, split=s), 16) for s in ("train", "test"))
     result = knn(bank.embedding, labels, scored.embedding, labels[:20])
     assert metrics["knn_top1"] == pytest.approx(result.top1)
     assert 0 < result.top1 < 1
@@ -114,19 +110,19 @@ def test_what_is_scored_is_never_in_the_bank(write_split, noise, data, train, sp
     """Asked to measure on the training split itself, each image would be its own nearest neighbour."""
     write_split(data / f"{train}.parquet", noise(50), np.arange(50) % 3)
     table = open_images(data, split=train)
-    images = choose_images(table, split, (None, None), 100, 16, 0)
-    assert (len(images.scored), len(images.bank)) == (5, 45)
-    assert not set(images.scored.rows) & set(images.bank.rows)
+    images = choose_images(table, split, (None, None), 100, 0)
+    assert (len(images.scored_rows), len(images.bank_rows)) == (5, 45)
+    assert not set(images.scored_rows) & set(images.bank_rows)
 
 
 def test_a_validation_split_serves_and_a_given_one_wins(write_split, noise, data):
     for name, count in {"train": 20, "validation": 6, "extra-0": 4}.items():
         write_split(data / f"{name}.parquet", noise(count), np.arange(count) % 3)
     table = open_images(data)
-    assert len(choose_images(table, None, (None, None), 100, 16, 0).scored) == 6
-    assert len(choose_images(table, "val", (None, None), 100, 16, 0).scored) == 6
+    assert len(choose_images(table, None, (None, None), 100, 0).scored_rows) == 6
+    assert len(choose_images(table, "val", (None, None), 100, 0).scored_rows) == 6
     with pytest.raises(UserError, match='no split "nope"'):
-        choose_images(table, "nope", (None, None), 100, 16, 0)
+        choose_images(table, "nope", (None, None), 100, 0)
 
 
 def test_no_image_that_is_trained_on_is_measured_on(shapes_folder):
@@ -145,13 +141,13 @@ def test_the_limit_draws_a_sample_in_order(write_split, noise, data):
     write_split(data / "train.parquet", noise(60), np.arange(60) % 3)
     write_split(data / "test.parquet", noise(40), np.arange(40) % 3)
     table = open_images(data)
-    images = choose_images(table, None, (None, None), 24, 16, 0)
-    assert (len(images.bank), len(images.scored)) == (24, 6)
-    for rows in (images.bank.rows, images.scored.rows):
+    images = choose_images(table, None, (None, None), 24, 0)
+    assert (len(images.bank_rows), len(images.scored_rows)) == (24, 6)
+    for rows in (images.bank_rows, images.scored_rows):
         assert (np.diff(rows) > 0).all()
-    again, other = (choose_images(table, None, (None, None), 24, 16, seed).bank.rows for seed in (0, 1))
-    assert np.array_equal(again, images.bank.rows)
-    assert not np.array_equal(other, images.bank.rows)
+    again, other = (choose_images(table, None, (None, None), 24, seed).bank_rows for seed in (0, 1))
+    assert np.array_equal(again, images.bank_rows)
+    assert not np.array_equal(other, images.bank_rows)
 
 
 def test_without_labels(report_on, write_split, noise, data):
@@ -216,7 +212,7 @@ def test_corrupt_images_shift_nothing_when_decoded_on_the_fly(report_on, write_s
     test = [*dark[:4], *bright[:4]]
     test[3] = NOT_AN_IMAGE  # the next readable image is a bright one
     write_split(data / "test.parquet", test, [0] * 4 + [1] * 4)
-    _, metrics = report_on(data, memory_limit=1, workers=0)
+    _, metrics = report_on(data)
     assert metrics["images"] == 7
     assert metrics["knn_bank_images"] == 19
     assert metrics["knn_top1"] == 1.0

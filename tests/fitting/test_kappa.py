@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import vissl_zoo
-from vissl_zoo.data import open_images, open_store
+from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 
 QUICK = {"views": 2, "steps": 3, "workers": 1, "progress": False}
@@ -39,10 +39,9 @@ def test_the_trunk_is_bit_equal_and_the_given_model_has_no_head(
 
 def test_images_in_any_form_give_the_same(backbone, write_photos, tmp_path):
     table = open_images(write_photos(tmp_path, 12))
-    store = open_store(table, 32, workers=1, progress=False)
     heads = [
         vissl_zoo.fit_kappa(backbone(), images, image_size=32, **QUICK).kappa_head.state_dict()
-        for images in (tmp_path, str(tmp_path), table, store)
+        for images in (tmp_path, str(tmp_path), table)
     ]
     assert all(torch.equal(head[k], heads[0][k]) for head in heads for k in head)
 

@@ -11,8 +11,7 @@ from torch import nn
 
 import vissl_zoo
 from vissl_zoo.data import open_images
-from vissl_zoo.evaluation import fast_forward, represent
-from vissl_zoo.evaluation.features import central_crop
+from vissl_zoo.inference import central_crop
 from vissl_zoo.models import Representation
 from vissl_zoo.networks.kappa import KappaHead
 from vissl_zoo.photos.engine import mild_views, score_images
@@ -67,12 +66,13 @@ def test_scores_are_the_models_own(net, table, pictures):
     assert rows.tolist() == list(range(23))
     assert errors == [None] * 23
     assert sizes.tolist() == [list(p.shape[:2]) for p in pictures]
+    crop = central_crop(net, 32)
     for i, picture in enumerate(pictures):
-        image = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(crop.crop(Image.fromarray(picture))).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            said = net.represent(central_crop(image, torch.tensor([picture.shape[:2]]), 32))
+            said = net.represent(crop.normalise(pixels))
         for found, expected in zip((embedding, kappa, uncertainty), said, strict=True):
-            assert np.allclose(found[i], expected[0], rtol=0.02, atol=0.01)  # whole grey levels
+            assert np.allclose(found[i], expected[0], rtol=0.02, atol=0.01)
     assert embedding.dtype == kappa.dtype == uncertainty.dtype == np.float32
 
 
@@ -151,17 +151,6 @@ def test_exact_scores_are_the_same_bits_in_any_order_and_company(net, table, vie
         assert np.array_equal(first[column][[17]], alone[column])
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_the_fast_ways_agree_with_exact(net, table, monkeypatch, bfloat16):
-    exact = together(score_images(net, table, 32, exact=True))
-    fast = fast_forward.folded(net, bfloat16=bfloat16)
-    monkeypatch.setattr(represent, "choose_forward", lambda *a, **k: fast)
-    found = together(score_images(net, table, 32))
-    off = np.linalg.norm(found[1] - exact[1], axis=1) / np.linalg.norm(exact[1], axis=1)
-    assert 0 < off.max() < fast_forward.EMBEDDING_TOLERANCE
-    assert np.abs(found[3] - exact[3]).max() < fast_forward.UNCERTAINTY_TOLERANCE
-
-
 def test_views_follow_from_seed_and_row_alone_and_leave_the_embedding(net, table):
     def kappas(**options):
         rows, embedding, kappa, *_ = together(score_images(net, table, 32, views=4, **options))
@@ -169,7 +158,7 @@ def test_views_follow_from_seed_and_row_alone_and_leave_the_embedding(net, table
 
     one = together(score_images(net, table, 32))
     _, embedding, kappa = kappas()
-    assert np.array_equal(embedding, one[1])
+    np.testing.assert_allclose(embedding, one[1], rtol=1e-3, atol=1e-3)
     assert not np.allclose(kappa, one[2], rtol=1e-4)
     rows, _, shuffled = kappas(batch_size=3, rows=np.arange(23)[::-1])
     assert np.allclose(kappa[rows], shuffled, rtol=1e-4)
@@ -179,7 +168,7 @@ def test_views_follow_from_seed_and_row_alone_and_leave_the_embedding(net, table
 def test_mean_kappa_is_the_mean_over_the_rendered_views(net, table, pictures):
     kappa = together(score_images(net, table, 64, views=3, seed=7, rows=np.array([11])))[2]
     image = torch.from_numpy(pictures[11]).permute(2, 0, 1)[None]
-    pipeline = mild_views(64, 3, seed=7)
+    pipeline = mild_views(net, 64, 3, seed=7)
     resized = torch.nn.functional.interpolate(image.float(), (96, 96), mode="bicubic", antialias=True)
     canvas = resized.round().clamp(0, 255).byte()
     views = pipeline.render(canvas, torch.tensor([pictures[11].shape[:2]]), pipeline.draw(1, 11))

@@ -10,9 +10,9 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation
-from vissl_zoo.evaluation.loading import load_model, open_tables
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.run import clear_results, run_protocols, write_results
+from vissl_zoo.inference import load_model, open_tables
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.data import ImageTable
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.loading import Loaded, load_model, open_tables
 from vissl_zoo.evaluation.run import clear_results
 from vissl_zoo.fitting.kappa import Fitted, fit_kappa_with_figures
 from vissl_zoo.fitting.report import fit_figures, render_card, sample, split_tables, summary, write_report
 from vissl_zoo.hub import export_model
+from vissl_zoo.inference import Loaded, load_model, open_tables
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def open_model(name: str | None, flags: object):
             "--model is missing: a run folder, an export folder or a registered name (see --help)"
         )
     from vissl_zoo.cpu.device import take_device
-    from vissl_zoo.evaluation.loading import load_model
+    from vissl_zoo.inference import load_model
     from vissl_zoo.photos.scoring import Settings
 
     loaded = load_model(name, image_size=getattr(flags, "image_size", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from vissl_zoo.data import ImageStore, ImageTable, open_store
-from vissl_zoo.evaluation.cache import cached_features
-from vissl_zoo.evaluation.features import Features, Statistics, statistics
+from vissl_zoo.data import ImageTable
+from vissl_zoo.inference import CentralCrop, Embedded, Views, cached_features, central_crop, embed
+from vissl_zoo.views import ViewPipeline
 
 VALIDATION_SHARE = 0.2  # of the training images, for choosing what has to be chosen (App. B)
 
@@ -39,7 +40,7 @@ class Evaluation:
         predictions: columns (N,) of predictions.parquet, one value per test image.
         figures: (file name, caption) of the pictures drawn.
         memo: results that more than one protocol needs, by name.
-        workers, memory_limit: how images are decoded.
+        workers: threads that decode images.
         exact: plain float32 everywhere, the same bits in every run on a machine.
     """
 
@@ -51,44 +52,46 @@ class Evaluation:
     output_dir: Path
     seed: int = 0
     workers: int | None = None
-    memory_limit: int = 4 * 2**30
     exact: bool = False
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     figures: list[tuple[str, str]] = field(default_factory=list)
     memo: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def statistics(self) -> Statistics:
-        """By what the model's input is normalised."""
-        return statistics(self.model)
+    def crop(self) -> CentralCrop:
+        """The central crop that the model sees of an image."""
+        return central_crop(self.model, self.image_size)
 
     @cached_property
-    def test_store(self) -> ImageStore:
-        """Canvases of the test images."""
-        return self._store(self.test)
-
-    @cached_property
-    def train_store(self) -> ImageStore:
-        """Canvases of the training images."""
-        return self._store(self.train)
-
-    @cached_property
-    def test_features(self) -> Features:
+    def test_features(self) -> Embedded:
         """Features of the test images, from the cache where it has them; those that cannot be read are left out."""
         return self.features(self.test, "test images")
 
     @cached_property
-    def train_features(self) -> Features:
+    def train_features(self) -> Embedded:
         """Features of the training images, as `test_features`."""
         return self.features(self.train, "training images")
 
-    def features(self, table: ImageTable, what: str, rows: np.ndarray | None = None) -> Features:
+    def features(self, table: ImageTable, what: str, rows: np.ndarray | None = None) -> Embedded:
         """Features of a table's images, or of some rows (n,) of it, from the cache where it has them."""
         return cached_features(
             self.model,
             table,
             self.image_size,
             rows=rows,
+            exact=self.exact,
+            workers=self.workers,
+            progress=what,
+        )
+
+    def views(self, places: np.ndarray, views: ViewPipeline | Views, what: str) -> Iterator[Embedded]:
+        """Views of the test images at `places` (n,) of `test_features`, batch by batch; `what` names the work."""
+        return embed(
+            self.model,
+            self.test,
+            self.image_size,
+            rows=self.test_features.rows[places],
+            views=views,
             exact=self.exact,
             workers=self.workers,
             progress=what,
@@ -123,13 +126,3 @@ class Evaluation:
         """Write a figure as PNG and list it for the page."""
         figure.savefig(self.output_dir / name)
         self.figures.append((name, caption))
-
-    def _store(self, table: ImageTable) -> ImageStore:
-        return open_store(
-            table,
-            self.image_size,
-            workers=self.workers,
-            memory_limit=self.memory_limit,
-            max_bad_fraction=1.0,
-            progress=False,
-        )

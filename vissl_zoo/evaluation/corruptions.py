@@ -1,7 +1,7 @@
 """Four ways to spoil an image, at five levels each, made on the spot.
 
 Blur, noise and JPEG quality are those of ImageNet-C (Hendrycks and Dietterich, "Benchmarking neural network robustness
-to common corruptions and perturbations", 2019) in kind; the levels are ours, about a doubling from one to the next, so
+to common corruptions and perturbations", 2019) in kind. The levels are ours, about a doubling from one to the next, so
 that they serve images of any size. The noise and the place of the occlusion belong to an image and are the same at
 every level: only the severity changes.
 """
@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 
+from vissl_zoo.inference import CentralCrop
 from vissl_zoo.views import IMAGENET_MEAN
-from vissl_zoo.views.blur import gaussian_blur
 
 LEVELS = 5
 BLUR_SIGMA = (1 / 224, 2 / 224, 4 / 224, 8 / 224, 16 / 224)  # of the side: 1 to 16 pixels of 224
@@ -26,65 +26,65 @@ OCCLUDED_AREA = (0.05, 0.1, 0.2, 0.4, 0.6)
 JPEG_QUALITY = (50, 30, 20, 10, 5)
 
 
-def blur(images: Tensor, level: int, rngs: list[np.random.Generator]) -> Tensor:
+def blur(image: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Gaussian blur."""
-    side = images.shape[-1]
-    sigma = BLUR_SIGMA[level] * side
-    return gaussian_blur(images, images.new_full((len(images),), sigma), radius=int(np.ceil(4 * sigma)))
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(BLUR_SIGMA[level] * len(image))))
 
 
-def noise(images: Tensor, level: int, rngs: list[np.random.Generator]) -> Tensor:
+def noise(image: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise of every pixel and channel."""
-    pattern = np.stack([rng.standard_normal(images.shape[1:], dtype=np.float32) for rng in rngs])
-    return (images + NOISE_STD[level] * torch.from_numpy(pattern).to(images)).clamp(0, 1)
+    pattern = rng.standard_normal(image.shape, dtype=np.float32)
+    return np.rint(image + 255 * NOISE_STD[level] * pattern).clip(0, 255).astype(np.uint8)
 
 
-def occlusion(images: Tensor, level: int, rngs: list[np.random.Generator]) -> Tensor:
+def occlusion(image: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """A square of the mean colour; a higher level's contains a lower level's."""
-    side = images.shape[-1]
+    side, covered = len(image), image.copy()
     extent = max(1, round(side * OCCLUDED_AREA[level] ** 0.5))
-    covered = images.clone()
-    colour = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    for image, rng in zip(covered, rngs, strict=True):
-        # Half up and not to even: with one place for all levels, the squares then lie in each other.
-        top, left = np.floor(rng.random(2) * (side - extent) + 0.5).astype(int)
-        image[:, top : top + extent, left : left + extent] = colour
+    # Half up and not to even: with one place for all levels, the squares then lie in each other.
+    top, left = np.floor(rng.random(2) * (side - extent) + 0.5).astype(int)
+    covered[top : top + extent, left : left + extent] = np.rint(255 * np.array(IMAGENET_MEAN))
     return covered
 
 
-def jpeg(images: Tensor, level: int, rngs: list[np.random.Generator]) -> Tensor:
+def jpeg(image: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """JPEG compression."""
-    levels = images.mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
-    decoded = np.stack([_through_jpeg(pixels, JPEG_QUALITY[level]) for pixels in levels])
-    return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images).div_(255)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY[level])
+    return np.asarray(Image.open(buffer))
 
 
-CORRUPTIONS: dict[str, Callable[[Tensor, int, list[np.random.Generator]], Tensor]] = {
+CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
     "blur": blur,
     "noise": noise,
     "occlusion": occlusion,
     "jpeg": jpeg,
 }
+"""(image uint8 (s, s, 3), level from 0, the mildest, to 4, the image's own random numbers) -> the image spoilt."""
 
 
-def corrupt(images: Tensor, kind: str, level: int, seeds: np.ndarray) -> Tensor:
-    """Spoil a batch of images.
+class CorruptedViews:
+    """All levels of all corruptions of the central crop, one corruption after the other: views for `embed`."""
 
-    Args:
-        images: (B, 3, s, s) uint8 on any device.
-        kind: a key of `CORRUPTIONS`.
-        level: 0, the mildest, to 4.
-        seeds: (B, 2) integers: an image's own random numbers, the same at every level.
+    count, of_crop = len(CORRUPTIONS) * LEVELS, True
 
-    Returns:
-        (B, 3, s, s) float32 in [0, 1].
-    """
-    rngs = [np.random.default_rng(seed) for seed in seeds]
-    return CORRUPTIONS[kind](images.float().div(255), level, rngs)
+    def __init__(self, crop: CentralCrop, seed: int):
+        self._crop, self._seed = crop, seed
 
+    def __call__(self, pixels: Tensor, sizes: Tensor, rows: np.ndarray) -> list[Tensor]:
+        """See `Views`."""
+        images = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        spoilt = [self.pixels(image, int(row)) for image, row in zip(images, rows, strict=True)]
+        views = torch.from_numpy(
+            np.stack([np.concatenate(list(levels.values())) for levels in spoilt], axis=1)
+        )
+        return [self._crop.normalise(view.permute(0, 3, 1, 2).to(pixels.device)) for view in views]
 
-def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """uint8 (s, s, 3) as a decoder gives it back."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+    def pixels(self, image: np.ndarray, row: int) -> dict[str, np.ndarray]:
+        """Each corruption of an image uint8 (s, s, 3) of the table, (5, s, s, 3)."""
+        return {
+            kind: np.stack(
+                [spoil(image, level, np.random.default_rng((self._seed, row))) for level in range(LEVELS)]
+            )
+            for kind, spoil in CORRUPTIONS.items()
+        }

@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
+from vissl_zoo.evaluation.image_views import CropReader
 from vissl_zoo.evaluation.lars import LARS
-from vissl_zoo.evaluation.training_crops import CropReader
 from vissl_zoo.speed import run_trial
 
 FEWEST = 5  # labelled training images

@@ -15,13 +15,13 @@ import jinja2
 import numpy as np
 from torch import nn
 
-from vissl_zoo.data import BadImage, ImageStore, ImageTable, available_splits, open_images, open_store
+from vissl_zoo.data import BadImage, ImageTable, available_splits, open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import figures
-from vissl_zoo.evaluation.features import Features, extract
 from vissl_zoo.evaluation.knn import FEWEST, knn
-from vissl_zoo.evaluation.loading import TEST_SPLITS
 from vissl_zoo.evaluation.uncertainty import auroc, edge_density, pixel_deviation, spearman
+from vissl_zoo.inference import CentralCrop, Embedded, central_crop, embed_all
+from vissl_zoo.inference.loading import TEST_SPLITS
 
 HELD_OUT = 0.1  # of the training images, where the data have no other split
 GALLERY = 16
@@ -51,11 +51,17 @@ class Report:
 class ReportImages:
     """The images a report is made from: a bank for kNN, and the ones that are scored."""
 
-    bank: ImageStore
+    bank_rows: np.ndarray
     bank_table: ImageTable
-    scored: ImageStore
+    scored_rows: np.ndarray
     scored_table: ImageTable
     about: str
+    workers: int | None
+
+    def embed(self, model: nn.Module, size: int, what: str, *, bank: bool = False) -> Embedded:
+        """Embedding, κ and uncertainty of the images to score, or of the bank."""
+        table, rows = (self.bank_table, self.bank_rows) if bank else (self.scored_table, self.scored_rows)
+        return embed_all(model, table, size, rows=rows, workers=self.workers, progress=what)
 
 
 def write_report(
@@ -73,7 +79,6 @@ def write_report(
     seconds: Callable[[], float],
     seed: int,
     workers: int | None = None,
-    memory_limit: int = 4 * 2**30,
 ) -> Report:
     """Measure a trained model beside its untrained self, and draw what it is sure and unsure of.
 
@@ -91,18 +96,16 @@ def write_report(
         diagnoses: what the training's own watch has to say, shown with the figures.
         seconds: how long the run has taken, asked at the end.
         seed: of every random choice.
-        workers: that decode images, as in `open_store`.
-        memory_limit: bytes above which each of the two sets of images is decoded on the fly.
+        workers: threads that decode images.
 
     Raises:
         UserError: the split cannot be opened.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    images = choose_images(
-        table, split, columns, limit, image_size, seed, workers=workers, memory_limit=memory_limit
-    )
-    scored = extract(model, images.scored, image_size, progress="scoring")
-    before = extract(untrained, images.scored, image_size, progress="scoring, untrained")
+    untrained.pretrained_cfg = model.pretrained_cfg  # both see the same crops
+    images = choose_images(table, split, columns, limit, seed, workers)
+    scored = images.embed(model, image_size, "scoring")
+    before = images.embed(untrained, image_size, "scoring, untrained")
     metrics: dict[str, Any] = {"images": len(scored.rows), "kappa_mean": float(scored.kappa.mean())}
     metrics |= {"kappa_std": float(scored.kappa.std()), "uncertainty_mean": float(scored.uncertainty.mean())}
     report = Report(folder, metrics, [], [images.about, *diagnoses])
@@ -111,7 +114,7 @@ def write_report(
     result = _classify(report, images, model, untrained, scored, before, image_size, seed)
     ambiguity = _column(images, scored, "ambiguity")
     if ambiguity is not None:
-        _compare_with_ambiguity(report, images, scored, before, ambiguity)
+        _compare_with_ambiguity(report, images, scored, before, ambiguity, central_crop(model, image_size))
         figures.uncertainty_by_ambiguity(scored.uncertainty, ambiguity, folder / "ambiguity.png")
         plots.append(("ambiguity.png", "uncertainty against the known ambiguity"))
     figures.kappa_histogram(scored.kappa, result, folder / "kappa.png")
@@ -153,13 +156,10 @@ def choose_images(
     split: str | None,
     columns: tuple[str | None, str | None],
     limit: int,
-    size: int,
     seed: int,
-    **options,
+    workers: int | None = None,
 ) -> ReportImages:
     """Open the bank (training images) and the images to score, both in the order of the data.
-
-    `options` go to `open_store`.
 
     Raises:
         UserError: the split does not exist or cannot be read.
@@ -179,11 +179,8 @@ def choose_images(
         scored_rows, bank_rows, scored_table = order[:held_out], order[held_out:], table
         about = f"a tenth of the split {table.split!r} of {table.path}, which training saw, without labels"
     bank_rows, scored_rows = np.sort(bank_rows[:limit]), np.sort(scored_rows[: max(1, limit // 4)])
-    options |= {"max_bad_fraction": 1.0, "progress": False}  # training has judged them
-    scored = open_store(scored_table, size, rows=scored_rows, **options)
-    labelled = table.labels is not None and len(bank_rows) > 0
-    bank = open_store(table, size, rows=bank_rows, **options) if labelled else scored
-    return ReportImages(bank, table, scored, scored_table, f"Measured on {len(scored)} images: {about}.")
+    about = f"Measured on {len(scored_rows)} images: {about}."
+    return ReportImages(bank_rows, table, scored_rows, scored_table, about, workers)
 
 
 def _classify(
@@ -191,8 +188,8 @@ def _classify(
     images: ReportImages,
     model: nn.Module,
     untrained: nn.Module,
-    scored: Features,
-    before: Features,
+    scored: Embedded,
+    before: Embedded,
     image_size: int,
     seed: int,
 ) -> np.ndarray | None:
@@ -206,14 +203,14 @@ def _classify(
         return None
     labels = images.scored_table.labels[scored.rows]
     labelled = labels >= 0
-    if (images.bank_table.labels[images.bank.rows] >= 0).sum() < FEWEST or not labelled.any():
+    if (images.bank_table.labels[images.bank_rows] >= 0).sum() < FEWEST or not labelled.any():
         report.notes.append(
             f"With fewer than {FEWEST} labelled training images there is no kNN accuracy and no AUROC."
         )
         return None
     results = []
     for each, features, called in ((model, scored, "features"), (untrained, before, "features, untrained")):
-        bank = extract(each, images.bank, image_size, progress=called)
+        bank = images.embed(each, image_size, called, bank=True)
         bank_labels = images.bank_table.labels[bank.rows]
         known = bank_labels >= 0
         queries = features.embedding[labelled]
@@ -241,11 +238,16 @@ def _classify(
 
 
 def _compare_with_ambiguity(
-    report: Report, images: ReportImages, scored: Features, before: Features, ambiguity: np.ndarray
+    report: Report,
+    images: ReportImages,
+    scored: Embedded,
+    before: Embedded,
+    ambiguity: np.ndarray,
+    crop: CentralCrop,
 ) -> None:
     """Spearman of the uncertainty with the ground truth, beside scores that have learnt nothing."""
-    positions = np.searchsorted(images.scored.rows, scored.rows)
-    pixels = next(iter(images.scored.batches([positions]))).images.numpy()
+    pixels = np.stack([crop.crop(images.scored_table.read(int(row))) for row in scored.rows])
+    pixels = pixels.transpose(0, 3, 1, 2)
     learnt = spearman(scored.uncertainty, ambiguity)
     blank = {
         "untrained_kappa": spearman(before.uncertainty, ambiguity),
@@ -261,7 +263,7 @@ def _compare_with_ambiguity(
         report.rows.append((f"  of {name.replace('_', ' ')}, no network", "", _number(blank[name])))
 
 
-def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray | None, path: Path) -> None:
+def _draw_gallery(images: ReportImages, scored: Embedded, ambiguity: np.ndarray | None, path: Path) -> None:
     """The GALLERY most and least certain of the scored images, at most half of them each."""
     order = np.argsort(-scored.kappa, kind="stable")
     count = min(GALLERY, max(1, len(order) // 2))
@@ -285,7 +287,7 @@ def _draw_gallery(images: ReportImages, scored: Features, ambiguity: np.ndarray 
     figures.gallery(*chosen, path)
 
 
-def _column(images: ReportImages, scored: Features, name: str) -> np.ndarray | None:
+def _column(images: ReportImages, scored: Embedded, name: str) -> np.ndarray | None:
     """A column of finite numbers (N,) of the scored images; None where there is none of that name."""
     values = images.scored_table.column(name)
     if values is None or not np.issubdtype(values.dtype, np.number):

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from vissl_zoo.data import ImageStore, ImageTable, open_images, open_store
+from vissl_zoo.data import ImageTable, open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.fitting.agreement import measure_agreement
 from vissl_zoo.fitting.head import Fit, fit_head, held_out_rows
@@ -43,7 +43,7 @@ class Fitted(NamedTuple):
     views: int
 
 
-def fit_kappa(model: nn.Module, images: str | os.PathLike | ImageTable | ImageStore, **options) -> nn.Module:
+def fit_kappa(model: nn.Module, images: str | os.PathLike | ImageTable, **options) -> nn.Module:
     """Give any timm model a κ head fitted to unlabelled images, in minutes on a CPU.
 
         model = vissl_zoo.fit_kappa(timm.create_model("resnet50", pretrained=True, num_classes=0), "photos/")
@@ -55,7 +55,7 @@ def fit_kappa(model: nn.Module, images: str | os.PathLike | ImageTable | ImageSt
 
     Args:
         model: any timm model with pooled features; it keeps its class and heads, and is put in evaluation mode.
-        images: what `open_images` takes, of which the split "train" is read, or an opened table or store.
+        images: what `open_images` takes, of which the split "train" is read, or an opened table.
         **options: as for `fit_kappa_with_figures`.
 
     Returns:
@@ -71,7 +71,7 @@ def fit_kappa(model: nn.Module, images: str | os.PathLike | ImageTable | ImageSt
 
 def fit_kappa_with_figures(
     model: nn.Module,
-    images: str | os.PathLike | ImageTable | ImageStore,
+    images: str | os.PathLike | ImageTable,
     *,
     views: int = 8,
     image_size: int | None = None,
@@ -105,14 +105,13 @@ def fit_kappa_with_figures(
         raise ValueError(f"views must be at least 2, steps and lr positive: {views}, {steps}, {lr}")
     fitted_model = _with_fresh_head(model, kappa_map, kappa_hidden, seed)
     image_size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
-    store = _open(images, image_size, workers, progress)
-    _check_count(len(store))
+    table = images if isinstance(images, ImageTable) else open_images(images)
+    _check_count(len(table))
     pipeline = view_pipeline(fitted_model, image_size, views, seed)
     bar = "embedding views" if progress else None
-    with extract_views(
-        fitted_model, store, pipeline, exact=exact, memory_limit=memory_limit, progress=bar
-    ) as features:
-        _check_count(len(features))  # decoded on the fly, the corrupt ones are known only now
+    options = {"exact": exact, "memory_limit": memory_limit, "workers": workers, "progress": bar}
+    with extract_views(fitted_model, table, pipeline, **options) as features:
+        _check_count(len(features))  # the corrupt ones are known only now
         learnt = held_out_rows(len(features), HELD_OUT, seed)
         agreement = measure_agreement(features, learnt)
         head = copy.deepcopy(fitted_model.kappa_head).to("cpu", torch.float32)
@@ -141,13 +140,6 @@ def _with_fresh_head(model: nn.Module, kappa_map: str, kappa_hidden: int | None,
         )  # add_kappa_head refuses the model
         add_kappa_head(fitted, width, kappa_map, kappa_hidden or min(width, WIDEST))
     return fitted.eval()
-
-
-def _open(images, image_size: int, workers: int | None, progress: bool) -> ImageStore:
-    if isinstance(images, ImageStore):
-        return images
-    table = images if isinstance(images, ImageTable) else open_images(images)
-    return open_store(table, image_size, workers=workers, max_bad_fraction=1.0, progress=progress)
 
 
 def _check_count(count: int) -> None:

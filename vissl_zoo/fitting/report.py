@@ -16,11 +16,11 @@ import numpy as np
 from vissl_zoo.data import ImageTable
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
-from vissl_zoo.evaluation.loading import Loaded
 from vissl_zoo.evaluation.measures import correlation
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.run import run_protocols, write_results
 from vissl_zoo.fitting.kappa import HELD_OUT, Fitted
+from vissl_zoo.inference import Loaded
 
 FEWEST_TO_SPLIT = 100  # labelled images without a test split: below that a tenth of them measures nothing
 BANK = 4  # images to find neighbours among, for each one measured

@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from vissl_zoo.data import ImageStore
+from vissl_zoo.data import BadImage, ImageTable, cache_folder
+from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.cache import cache_folder
-from vissl_zoo.evaluation.fast_forward import choose_forward
-from vissl_zoo.evaluation.features import statistics
+from vissl_zoo.inference import central_crop, embed
+from vissl_zoo.inference.embed import NOT_FINITE
 from vissl_zoo.views import ViewPipeline
 
-FORWARD = 256  # views of one forward pass
 LARGEST = 1e30  # entry of an embedding; the head's first layer is divided by such entries, in float32
 MEMORY_LIMIT = 2 * 2**30  # bytes; features that need more lie on disk
 
@@ -108,54 +106,51 @@ def _folder_with_room(needed: int) -> tempfile.TemporaryDirectory:
 
 def view_pipeline(model: nn.Module, image_size: int, views: int, seed: int) -> ViewPipeline:
     """SimSiam's augmentation, normalised as the model's own configuration says."""
-    return ViewPipeline(image_size, standard=views, seed=seed, **statistics(model)._asdict())
+    crop = central_crop(model, image_size)
+    return ViewPipeline(image_size, standard=views, seed=seed, mean=crop.mean, std=crop.std)
 
 
 def extract_views(
     model: nn.Module,
-    store: ImageStore,
+    table: ImageTable,
     pipeline: ViewPipeline,
     *,
     exact: bool = False,
     memory_limit: int = MEMORY_LIMIT,
+    workers: int | None = None,
     progress: str | None = None,
 ) -> ViewFeatures:
-    """Embed the views of every readable image of the store, in its order.
+    """Embed the views of every readable image of the table, in its order.
 
     Args:
         model: with a κ head, trained or not: its embedding is what that head reads.
-        store: the images.
+        table: the images.
         pipeline: makes V views of each.
-        exact: plain float32, without the trial of faster ways (see `choose_forward`).
+        exact: plain float32.
         memory_limit: bytes of features kept in memory.
+        workers: threads that decode images.
         progress: what to call the work in a progress bar; no bar if None.
 
     Raises:
-        UserError: an embedding is not finite.
+        UserError: an embedding is not finite, or not one image can be read.
     """
-    parameter = next(model.parameters())
-    step = max(1, FORWARD // pipeline.standard)
-    order = np.arange(len(store))
-    batches = [order[i : i + step] for i in range(0, len(order), step)]
-    features = forward = None
-    total = pipeline.standard * len(order)
-    with tqdm(total=total, desc=progress, unit="view", disable=progress is None, leave=False) as bar:
-        for number, (asked, batch) in enumerate(zip(batches, store.batches(iter(batches)), strict=True)):
-            with torch.inference_mode():
-                views = pipeline(batch.images.to(parameter.device), batch.sizes, number)
-                x = torch.cat(views)
-                if forward is None:
-                    forward = choose_forward(model, x[:FORWARD], total, exact=exact)
-                # In parts of `FORWARD` at most: many views of one image must not be one pass.
-                said = torch.cat([forward.call(part)[0].cpu() for part in x.split(FORWARD)])
-            embedding = said.unflatten(0, (pipeline.standard, -1)).transpose(0, 1)
-            _check_finite(embedding)
-            if features is None:
-                offset = embedding.double().mean(dim=(0, 1)).float()
-                features = ViewFeatures(len(store), pipeline.standard, offset, memory_limit)
-            # Decoded on the fly, a corrupt image has another in its place, which would count twice.
-            features.append(embedding[torch.from_numpy(asked) == batch.indices])
-            bar.update(len(x))
+    features, tally = None, BadImageTally(table.path, 1.0)
+    options = {"views": pipeline, "exact": exact, "workers": workers, "progress": progress}
+    for batch in embed(model, table, pipeline.size, **options):
+        bad = [error not in (None, NOT_FINITE) for error in batch.errors]
+        for place in np.flatnonzero(bad):
+            row = int(batch.rows[place])
+            tally.add(BadImage(row, table.name(row), batch.errors[place]))
+        embedding = torch.from_numpy(batch.select(~np.array(bad)).embedding).transpose(0, 1)
+        if not len(embedding):
+            continue
+        _check_finite(embedding)
+        if features is None:
+            offset = embedding.double().mean(dim=(0, 1)).float()
+            features = ViewFeatures(len(table), pipeline.standard, offset, memory_limit)
+        features.append(embedding)
+    tally.check(len(table))
+    tally.report(len(table))
     return features
 
 

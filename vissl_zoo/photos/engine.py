@@ -1,23 +1,17 @@
-"""From a model and a table of images to embedding, κ and uncertainty of each, batch by batch.
-
-What is done to be fast stands in `vissl_zoo.evaluation`: threads decode ahead (`squares`), and a short trial chooses
-how to run the model (`fast_forward`).
-"""
+"""From a model and a table of images to embedding, κ and uncertainty of each, batch by batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from vissl_zoo.data import ImageTable, canvas_size
-from vissl_zoo.evaluation.features import IMAGENET, Statistics, statistics
-from vissl_zoo.evaluation.represent import Represented, blank_failures, default_batch, fill_up, represented
-from vissl_zoo.views import ViewDraws, ViewPipeline
+from vissl_zoo.data import ImageTable
+from vissl_zoo.inference import central_crop, embed
+from vissl_zoo.views import ViewPipeline
 
 
 class Scored(NamedTuple):
@@ -64,7 +58,7 @@ def score_images(
             central crop, and the uncertainty is that of the mean; without κ, as of DINO, the uncertainty is the mean.
             An image's views follow from the seed and its row alone.
         seed: of the views.
-        exact: the same bits in every run, see `represented`; slower.
+        exact: the same bits in every run, see `embed`; slower.
         batch_size: images of a forward pass; by default chosen by the device.
         workers: threads that decode; by default one for each CPU, 16 at most.
 
@@ -80,10 +74,10 @@ def score_images(
 
 
 def mild_views(
+    model: nn.Module,
     image_size: int,
     views: int,
     seed: int = 0,
-    normalise: Statistics = IMAGENET,
 ) -> ViewPipeline:
     """Views for a mean κ: crops of 40–100 % of the area, mirrored half the time, and a little colour jitter.
 
@@ -91,6 +85,7 @@ def mild_views(
     views .724, without the jitter .724, crops of 20–100 % .713, SimSiam's own augmentation .711; the central crop's κ
     as a ninth changed nothing.
     """
+    crop = central_crop(model, image_size)
     return ViewPipeline(
         image_size,
         standard=views,
@@ -102,47 +97,30 @@ def mild_views(
         grayscale=0.0,
         blur=0.0,
         seed=seed % 2**32,
-        **normalise._asdict(),
+        mean=crop.mean,
+        std=crop.std,
     )
 
 
 def _score(model, table, image_size, rows, views, seed, exact, batch_size, workers) -> Iterator[Scored]:
-    pipeline = mild_views(image_size, views, seed, statistics(model))
-    canvas = canvas_size(table, image_size) if views > 1 else None
-    size = batch_size or default_batch(next(model.parameters()).device)
-    options = {"exact": exact, "batch_size": size, "workers": workers, "canvas": canvas}
-    for batch in represented(model, table, image_size, rows, **options):
-        kappa, uncertainty = batch.kappa, batch.uncertainty
+    pipeline = mild_views(model, image_size, views, seed) if views > 1 else None
+    options = {"views": pipeline, "clean": True, "exact": exact, "batch_size": batch_size, "workers": workers}
+    for batch in embed(model, table, image_size, rows=rows, **options):
+        embedding, kappa, uncertainty = batch.representation
         if kappa is None:
-            kappa, uncertainty = np.full((2, len(batch.errors)), np.nan, dtype=np.float32)
+            kappa = uncertainty = np.full(len(batch.errors), np.nan, dtype=np.float32)
         elif views > 1:
-            means = _over_views(model, pipeline, batch, size if exact else None)
-            kappa, uncertainty = blank_failures(means, batch.errors)
-        yield Scored(
-            batch.squares.rows, batch.embedding, kappa, uncertainty, batch.squares.sizes, batch.errors
-        )
+            kappa, uncertainty = _over_views(model, kappa[1:], uncertainty[1:])
+        embedding = embedding if views == 1 else embedding[0]
+        yield Scored(batch.rows, embedding, kappa, uncertainty, batch.sizes, batch.errors)
 
 
 def _over_views(
-    model: nn.Module, pipeline: ViewPipeline, batch: Represented, size: int | None
-) -> list[np.ndarray]:
-    """κ and uncertainty (B,) of a batch: the mean κ over the views and what it says, of DINO the mean uncertainty."""
-    squares, device = batch.squares, next(model.parameters()).device
-    draws = _draws(pipeline, squares.rows)
-    sizes = torch.from_numpy(squares.sizes).clamp_min(1)  # unknown where an image failed
-    rendered = pipeline.render(torch.from_numpy(squares.canvases).to(device), sizes, draws)
-    said = [batch.forward.call(view if size is None else fill_up(view, size)) for view in rendered]
-    _, *columns = zip(*said, strict=True)
-    kappa, uncertainty = (torch.stack(column).double().mean(0) for column in columns)
+    model: nn.Module, kappa: np.ndarray, uncertainty: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """κ and uncertainty (B,) of (V, B): the mean κ over the views and what it says, of DINO the mean uncertainty."""
+    kappa, uncertainty = kappa.mean(0, dtype=np.float64), uncertainty.mean(0, dtype=np.float64)
     head = getattr(model, "kappa_head", None)
     if head is not None and getattr(model, "prototype_head", None) is None:
-        uncertainty = head.uncertainty(kappa)  # so that both rank the images alike
-    return [means.float().cpu().numpy()[: len(squares.rows)] for means in (kappa, uncertainty)]
-
-
-def _draws(pipeline: ViewPipeline, rows: np.ndarray) -> ViewDraws:
-    """The random numbers of each row's own stream, (V, B, …)."""
-    drawn = [pipeline.draw(1, int(row)) for row in rows]
-    return ViewDraws(
-        **{f.name: torch.cat([getattr(d, f.name) for d in drawn], dim=1) for f in fields(ViewDraws)}
-    )
+        uncertainty = head.uncertainty(torch.from_numpy(kappa)).numpy()  # so that both rank the images alike
+    return kappa.astype(np.float32), uncertainty.astype(np.float32)

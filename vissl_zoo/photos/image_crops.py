@@ -11,10 +11,9 @@ from matplotlib.patches import Rectangle
 from PIL.Image import Image as PILImage
 from torch import nn
 
-from vissl_zoo.evaluation.crops import ViewFeatures
-from vissl_zoo.evaluation.features import central_crop, statistics
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, short_number
 from vissl_zoo.evaluation.protocols.test_time import combine
+from vissl_zoo.inference import central_crop
 from vissl_zoo.views import ViewPipeline
 
 _BATCH = 32
@@ -60,7 +59,7 @@ def score_crops(
     canvas = image.copy()
     canvas.thumbnail((_LONGEST, _LONGEST))
     pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1)[None]
-    by = statistics(model)
+    central = central_crop(model, image_size)
     pipeline = ViewPipeline(
         image_size,
         standard=crops,
@@ -70,18 +69,20 @@ def score_crops(
         grayscale=0.0,
         blur=0.0,
         seed=seed,
-        **by._asdict(),
+        mean=central.mean,
+        std=central.std,
     )
     draws = pipeline.draw(1, 0)
     parameter = next(model.parameters())
-    views = torch.cat([*pipeline.render(pixels, sizes, draws), central_crop(pixels, sizes, image_size, by)])
+    clean = central.normalise(torch.from_numpy(central.crop(image)).permute(2, 0, 1)[None])
+    views = torch.cat([*pipeline.render(pixels, sizes, draws), clean])
     model.eval()
     with torch.inference_mode():
         parts = [model.represent(x.to(parameter)) for x in views.split(_BATCH)]
     embedding, kappa = (torch.cat([p[i] for p in parts]).float().cpu() for i in (0, 1))
-    combined = combine(ViewFeatures(embedding[:-1, None], kappa[:-1, None], None))["kappa_weighted"]
+    combined = combine(embedding[:-1, None].numpy(), kappa[:-1, None].numpy())["kappa_weighted"]
     boxes = pipeline.boxes(draws, sizes)[:, 0, [1, 0, 3, 2]].numpy()
-    return Crops(boxes, kappa[:-1].numpy(), float(kappa[-1]), combined[0].numpy())
+    return Crops(boxes, kappa[:-1].numpy(), float(kappa[-1]), combined[0])
 
 
 def cut(image: PILImage, box: np.ndarray) -> PILImage:

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.cache import model_hash
+from vissl_zoo.inference import model_hash
 from vissl_zoo.photos.engine import Scored, score_images
 from vissl_zoo.photos.inputs import Inputs
 from vissl_zoo.photos.journal import Journal, Row

@@ -9,7 +9,6 @@ from torch import nn
 
 from vissl_zoo.data import BadImage, ImageTable
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.features import PHOTO_CROP
 from vissl_zoo.evaluation.report import write_report
 from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.methods import Method
@@ -51,7 +50,6 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
             seconds=lambda: run.seconds,
             seed=recipe.seed,
             workers=recipe.data.workers,
-            memory_limit=int(recipe.data.memory_gib * 2**30),
         )
         export(report.metrics)
         print(report.summary())
@@ -61,9 +59,9 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
 def describe_input(model: nn.Module, recipe: Recipe, table: ImageTable | None) -> None:
     """Tell timm what the model was trained on, so that its own transforms give it that."""
     size = recipe.image_size
-    # Images about as small as the views are taken whole; of a photo the centre is taken.
+    # Images about as small as the views are taken whole; of a photo the centre is, as the paper tests.
     small = table is not None and max(_a_size(table)) <= 1.5 * size
-    crop = {"crop_pct": 1.0 if small else PHOTO_CROP, "interpolation": "bilinear", "pool_size": None}
+    crop = {"crop_pct": 1.0 if small else 0.875, "interpolation": "bilinear", "pool_size": None}
     model.pretrained_cfg.update(input_size=(3, size, size), **crop)
 
 

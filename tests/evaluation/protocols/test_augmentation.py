@@ -7,8 +7,9 @@ from torch import nn
 
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.crops import sample_images
+from vissl_zoo.evaluation.image_views import sample_images
 from vissl_zoo.evaluation.protocols.augmentation import PAPER, Options, evaluate, pipelines
+from vissl_zoo.inference import RowViews
 from vissl_zoo.models import Representation
 from vissl_zoo.views import IMAGENET_MEAN, IMAGENET_STD
 
@@ -18,8 +19,9 @@ NAMES = ("normal", "blur", "color_jitter", "grayscale", "random_crop")
 class Detail(nn.Module):
     """κ is the mean brightness plus the mean difference of neighbours and of the colour channels."""
 
-    def __init__(self, detail=0.0, colour=0.0):
+    def __init__(self, detail=0.0, colour=0.0, crop_pct=1.0):
         super().__init__()
+        self.pretrained_cfg = {"crop_pct": crop_pct, "interpolation": "bilinear"}
         self.weight = nn.Parameter(torch.tensor([detail, colour]))
         self.kappa_head = nn.Identity()
 
@@ -42,7 +44,7 @@ def test_crops_are_those_of_the_original(shapes_evaluation, tmp_path):
     chosen = sample_images(evaluation, 12)
     originals = [np.asarray(evaluation.test.read(int(row))) / 255 for row in chosen]
     pipeline = pipelines(evaluation, 3)["random_crop"]
-    boxes = pipeline.boxes(pipeline.draw(12, 0), torch.full((12, 2), 32))
+    boxes = pipeline.boxes(RowViews(pipeline).draws(chosen), torch.full((12, 2), 32))
     means = np.array(
         [
             [
@@ -100,9 +102,11 @@ def test_a_bad_option_is_named(shapes_evaluation, name):
 def test_augmentations_look_at_what_the_clean_crop_shows(shapes_evaluation, write_split, tmp_path):
     """Photos with a dark frame just outside of the central crop, 0.875 of the short side."""
     photo = np.full((64, 96, 3), 50, np.uint8)
-    photo[4:60, 20:76] = 200
+    photo[2:62, 18:78] = 200
     table = open_images(write_split(tmp_path / "framed" / "train.parquet", [photo] * 3))
-    found = measured(shapes_evaluation(model=Detail(), test=table, train=None, image_size=16), draws=2)
+    found = measured(
+        shapes_evaluation(model=Detail(crop_pct=0.875), test=table, train=None, image_size=16), draws=2
+    )
     assert found["normal"]["mean"] == pytest.approx(200 / 255, abs=0.03)
     for name in ("blur", "grayscale"):
         assert found[name]["mean"] == pytest.approx(found["normal"]["mean"], abs=5e-3)

@@ -8,18 +8,25 @@ from scipy.spatial.distance import pdist
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.features import Features
+from vissl_zoo.evaluation.image_views import unit_length
 from vissl_zoo.evaluation.protocols import collapse
-from vissl_zoo.evaluation.two_views import unit_length
+from vissl_zoo.inference import Embedded
+from vissl_zoo.models import Representation
 
 
 def on_sphere(count, width, seed=0):
     return unit_length(np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32))
 
 
+def told(rows, embedding, kappa=None, uncertainty=None):
+    """What a model is taken to say of images."""
+    sizes = np.full((len(rows), 2), 16)
+    return Embedded(rows, Representation(embedding, kappa, uncertainty), sizes, [None] * len(rows))
+
+
 def evaluation_of(embedding, tmp_path):
     evaluation = Evaluation(None, None, None, SimpleNamespace(labels=None), 8, tmp_path)
-    evaluation.test_features = Features(np.arange(len(embedding)), embedding, None, None)
+    evaluation.test_features = told(np.arange(len(embedding)), embedding)
     return evaluation
 
 

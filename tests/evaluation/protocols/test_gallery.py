@@ -8,7 +8,6 @@ import torch
 
 import vissl_zoo
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.features import central_crop
 from vissl_zoo.evaluation.protocols.gallery import Options, evaluate, extremes, summary
 
 
@@ -60,9 +59,9 @@ def test_dino_is_shown_by_its_entropy_too(shapes_evaluation):
     evaluation = shapes_evaluation(model=model)
     found = dict(evaluate(evaluation, Options(count=2)))
     assert [name for name, _ in evaluation.figures] == ["gallery.png", "gallery_entropy.png"]
-    batch = next(iter(evaluation.test_store.batches([np.arange(40)])))
+    crops = np.stack([evaluation.crop.crop(evaluation.test.read(row)) for row in range(40)])
     with torch.no_grad():
-        y = model(central_crop(batch.images, batch.sizes, 32))
+        y = model(evaluation.crop.normalise(torch.from_numpy(crops).permute(0, 3, 1, 2)))
         probabilities = model.prototype_head.teacher_probabilities(model.prototype_head(y))
     entropy = torch.distributions.Categorical(probabilities).entropy()
     assert found["gallery.entropy"]["mean"] == pytest.approx(entropy.mean().item(), rel=1e-3)

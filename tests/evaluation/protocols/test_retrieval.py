@@ -10,10 +10,17 @@ from sklearn.metrics import roc_auc_score
 import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.features import Features
 from vissl_zoo.evaluation.protocols import retrieval
+from vissl_zoo.inference import Embedded
+from vissl_zoo.models import Representation
 
 NO_CROP = retrieval.Options(crop=False)
+
+
+def told(rows, embedding, kappa=None, uncertainty=None):
+    """What a model is taken to say of images."""
+    sizes = np.full((len(rows), 2), 16)
+    return Embedded(rows, Representation(embedding, kappa, uncertainty), sizes, [None] * len(rows))
 
 
 def evaluation_of(embedding, labels, kappa, tmp_path):
@@ -22,7 +29,7 @@ def evaluation_of(embedding, labels, kappa, tmp_path):
     table = SimpleNamespace(labels=None if labels is None else np.repeat(labels, 2))  # rows are 1, 3, 5, …
     evaluation = Evaluation(None, None, None, table, 8, tmp_path)
     uncertainty = None if kappa is None else 1 / (1 + kappa)
-    evaluation.test_features = Features(2 * np.arange(count) + 1, embedding, kappa, uncertainty)
+    evaluation.test_features = told(2 * np.arange(count) + 1, embedding, kappa, uncertainty)
     return evaluation
 
 

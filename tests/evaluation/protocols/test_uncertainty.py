@@ -13,10 +13,11 @@ import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.features import Features
 from vissl_zoo.evaluation.linear import LinearOptions, LinearResult
 from vissl_zoo.evaluation.protocols import uncertainty
 from vissl_zoo.evaluation.run import run_protocols, write_results
+from vissl_zoo.inference import Embedded
+from vissl_zoo.models import Representation
 
 QUICK = uncertainty.Options(shuffles=50, resamples=50)
 BESIDE = ("norm", "knn_distance", "two_view_cosine", "max_probability")
@@ -29,6 +30,12 @@ class Table(SimpleNamespace):
         return 30 if self.labels is None else len(self.labels)
 
 
+def told(rows, embedding, kappa=None, uncertainty=None):
+    """What a model is taken to say of images."""
+    sizes = np.full((len(rows), 2), 16)
+    return Embedded(rows, Representation(embedding, kappa, uncertainty), sizes, [None] * len(rows))
+
+
 def evaluation_of(tmp_path, test_labels, train_labels, kappa, dino=False, linear=None):
     """An evaluation whose features, views and linear answers are given; nothing is decoded and no network runs."""
     rng = np.random.default_rng(0)
@@ -39,7 +46,7 @@ def evaluation_of(tmp_path, test_labels, train_labels, kappa, dino=False, linear
         embedding = 1.5 * rng.standard_normal((count, 5))
         embedding += 0 if labels is None else centres[np.maximum(labels, 0)]
         doubt = None if kappa is None else (1 / (1 + kappa)).astype(np.float32)
-        return Features(np.arange(count), embedding.astype(np.float32), kappa, doubt)
+        return told(np.arange(count), embedding.astype(np.float32), kappa, doubt)
 
     model = SimpleNamespace(
         kappa_head=None if kappa is None else object(), prototype_head=object() if dino else None

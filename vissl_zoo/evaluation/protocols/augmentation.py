@@ -16,14 +16,9 @@ from matplotlib.patches import Rectangle
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation
-from vissl_zoo.evaluation.crops import (
-    on_central_crop,
-    plain_pipeline,
-    random_views,
-    represent_views,
-    sample_images,
-)
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, short_number
+from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images
+from vissl_zoo.inference import RowViews, concatenate
 from vissl_zoo.views import ViewPipeline
 
 TITLE = "κ under augmentation"
@@ -64,20 +59,14 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     yield "augmentation.images", len(chosen)
     yield "augmentation.normal", _mean_and_std(clean)
     for name, pipeline in pipelines(evaluation, options.draws).items():
-        draws = pipeline.draw(len(chosen), step=0)
-        render = random_views(pipeline, draws)
-        if name != "random_crop":
-            render = on_central_crop(render, evaluation.image_size)
-        views = pipeline.standard
-        kappa = represent_views(
-            evaluation, chosen, render, views, progress=name.replace("_", " ")
-        ).kappa.numpy()
+        views = RowViews(pipeline, of_crop=name != "random_crop")
+        kappa = concatenate(evaluation.views(chosen, views, name.replace("_", " "))).kappa
         yield f"augmentation.{name}", _mean_and_std(kappa)
-        if name == "random_crop" and views > 1:
-            figure = _draw_crops(evaluation, chosen, clean, kappa, pipeline)
+        if name == "random_crop" and views.count > 1:
+            figure = _draw_crops(evaluation, chosen, clean, kappa, views)
             caption = (
                 "Test images drawn at random, each with the crops of highest and lowest κ among its "
-                f"{views} random crops (5% to 100% of the area); the boxes show where they lie."
+                f"{views.count} random crops (5% to 100% of the area); the boxes show where they lie."
             )
             evaluation.save_figure(figure, "augmentation.png", caption)
 
@@ -98,13 +87,14 @@ def _mean_and_std(kappa: np.ndarray) -> dict[str, float]:
 
 
 def _draw_crops(
-    evaluation: Evaluation, chosen: np.ndarray, clean: np.ndarray, kappa: np.ndarray, pipeline: ViewPipeline
+    evaluation: Evaluation, chosen: np.ndarray, clean: np.ndarray, kappa: np.ndarray, views: RowViews
 ) -> Figure:
     """Originals with two boxes, and what lies in them: two images a row (Fig. 7)."""
     picked = np.sort(np.random.default_rng(evaluation.seed).permutation(len(chosen))[:SHOWN])
-    originals = [evaluation.test.read(int(evaluation.test_features.rows[chosen[i]])) for i in picked]
+    rows = evaluation.test_features.rows[chosen[picked]]
+    originals = [evaluation.test.read(int(row)) for row in rows]
     sizes = torch.tensor([(image.height, image.width) for image in originals])
-    draws = pipeline.draw(len(chosen), step=0)  # those that were rendered
+    boxes = views.pipeline.boxes(views.draws(rows), sizes)  # those that were rendered
     figure = new_figure(9.2, 1.62 * -(-len(picked) // 2))
     grid = figure.subplots(-(-len(picked) // 2), 6, squeeze=False)
     for axes in grid.flat:
@@ -112,10 +102,9 @@ def _draw_crops(
     for shown, (image, i) in enumerate(zip(originals, picked, strict=True)):
         row = grid[shown // 2, 3 * (shown % 2) : 3 * (shown % 2) + 3]
         _show(row[0], image, f"κ {short_number(clean[i])}", NEUTRAL)
-        boxes = pipeline.boxes(draws[i : i + 1], sizes[shown : shown + 1])
         both = (kappa[:, i].argmax(), SURE), (kappa[:, i].argmin(), UNSURE)
         for axes, (view, colour) in zip(row[1:], both, strict=True):
-            top, left, height, width = boxes[view, 0].tolist()
+            top, left, height, width = boxes[view, shown].tolist()
             crop = image.crop((left, top, left + width, top + height))
             _show(axes, crop, f"κ {short_number(kappa[view, i])}", colour)
             outline = {"fill": False, "edgecolor": colour, "linewidth": 1.6, "clip_on": False}

@@ -14,7 +14,7 @@ from scipy.special import entr, logsumexp
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.two_views import two_views, unit_length
+from vissl_zoo.evaluation.image_views import two_views, unit_length
 
 TITLE = "Collapse"
 NEEDS: set[str] = set()

@@ -11,26 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from vissl_zoo.data import available_splits, open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.corruptions import CORRUPTIONS, LEVELS, corrupt
-from vissl_zoo.evaluation.crops import (
-    Render,
-    normalised,
-    on_central_crop,
-    pixels,
-    represent_views,
-    sample_images,
-)
-from vissl_zoo.evaluation.features import Features, central_crop
+from vissl_zoo.evaluation.corruptions import CORRUPTIONS, LEVELS, CorruptedViews
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
+from vissl_zoo.evaluation.image_views import sample_images
 from vissl_zoo.evaluation.measures import auroc_with_p
 from vissl_zoo.evaluation.uncertainty import spearman
+from vissl_zoo.inference import Embedded, concatenate
 
 TITLE = "corruption and out-of-distribution images"
 NEEDS = {"kappa"}
@@ -59,12 +51,11 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     other = None if options.ood is None else other_features(evaluation, options.ood, options.ood_images)
     chosen = sample_images(evaluation, options.images)
     yield "corruption.images", len(chosen)
-    found = {}
-    for kind in CORRUPTIONS:
-        render = on_central_crop(corruption_levels(evaluation, chosen, kind), evaluation.image_size)
-        views = represent_views(evaluation, chosen, render, LEVELS, progress=kind)
-        found[kind] = views.uncertainty.numpy()
-        yield f"corruption.{kind}", correlations(found[kind])
+    views = CorruptedViews(evaluation.crop, evaluation.seed)
+    said = concatenate(evaluation.views(chosen, views, "corrupted images")).uncertainty
+    found = dict(zip(CORRUPTIONS, said.reshape(len(CORRUPTIONS), LEVELS, -1), strict=True))
+    for kind, uncertainty in found.items():
+        yield f"corruption.{kind}", correlations(uncertainty)
     caption = (
         "Uncertainty under corruption: a test image at the five levels with its uncertainty, and median and quartiles "
         f"over {len(chosen)} images. Level 0 is the clean crop."
@@ -72,20 +63,6 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     evaluation.save_figure(_draw(evaluation, chosen, found), "corruption.png", caption)
     if other is not None:
         yield from _out_of_distribution(evaluation, other, options.ood)
-
-
-def corruption_levels(evaluation: Evaluation, chosen: np.ndarray, kind: str) -> Render:
-    """Render the five levels of a corruption; an image's random numbers follow from the seed and its row."""
-    rows = evaluation.test_features.rows[chosen]
-    seeds = np.stack([np.full(len(rows), evaluation.seed % 2**32), rows], axis=1)
-
-    def render(images, sizes, part):
-        return [
-            normalised(corrupt(images, kind, level, seeds[part]), evaluation.statistics)
-            for level in range(LEVELS)
-        ]
-
-    return render
 
 
 def correlations(uncertainty: np.ndarray) -> dict[str, object]:
@@ -109,7 +86,7 @@ def correlations(uncertainty: np.ndarray) -> dict[str, object]:
     }
 
 
-def other_features(evaluation: Evaluation, path: str, limit: int) -> Features:
+def other_features(evaluation: Evaluation, path: str, limit: int) -> Embedded:
     """Features of at most `limit` images of another data set.
 
     Raises:
@@ -121,7 +98,7 @@ def other_features(evaluation: Evaluation, path: str, limit: int) -> Features:
     return evaluation.features(table, "other images", rows)
 
 
-def _out_of_distribution(evaluation: Evaluation, other: Features, path: str) -> Iterator[tuple[str, object]]:
+def _out_of_distribution(evaluation: Evaluation, other: Embedded, path: str) -> Iterator[tuple[str, object]]:
     """AUROC of uncertainty, and of minus the embedding's norm, which needs no κ: 1 if all others are less certain."""
     ours = evaluation.test_features
     is_other = np.repeat([False, True], [len(ours.rows), len(other.rows)])
@@ -150,10 +127,9 @@ def _draw(evaluation: Evaluation, chosen: np.ndarray, found: dict[str, np.ndarra
     features = evaluation.test_features
     clean = features.uncertainty[chosen]
     example = int(np.argsort(clean, kind="stable")[len(clean) // 2])  # of median uncertainty
-    store = evaluation.test_store
-    position = np.searchsorted(store.rows, features.rows[chosen[[example]]])
-    batch = next(iter(store.batches([position])))
-    square = pixels(central_crop(batch.images, batch.sizes, evaluation.image_size))
+    row = int(features.rows[chosen[example]])
+    square = evaluation.crop.crop(evaluation.test.read(row))
+    levels = CorruptedViews(evaluation.crop, evaluation.seed).pixels(square, row)
     figure = new_figure(9.2, 1.3 * len(found))
     grid = figure.subplots(len(found), LEVELS + 2, width_ratios=[*[1] * (LEVELS + 1), 2.1])
     quartiles = {
@@ -163,12 +139,7 @@ def _draw(evaluation: Evaluation, chosen: np.ndarray, found: dict[str, np.ndarra
     bounds = np.concatenate(list(quartiles.values()), axis=1)
     margin = 0.06 * max(np.ptp(bounds), 1e-6)
     for row, (kind, values) in zip(grid, found.items(), strict=True):
-        views = corruption_levels(evaluation, chosen[[example]], kind)(square, batch.sizes, slice(0, 1))
-        shown = (
-            torch.cat([square, *(pixels(view, evaluation.statistics) for view in views)])
-            .permute(0, 2, 3, 1)
-            .numpy()
-        )
+        shown = [square, *levels[kind]]
         for axes, image, said in zip(row, shown, [clean[example], *values[:, example]], strict=False):
             axes.imshow(image, interpolation="nearest" if len(image) < 100 else "antialiased")
             axes.set(xticks=[], yticks=[])

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.crops import each_batch, random_views, training_views
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.heads import apply_head, has_head
+from vissl_zoo.evaluation.image_views import simsiam_pipeline
 
 TITLE = "cosine similarity of augmented pairs"
 NEEDS: set[str] = set()
@@ -63,22 +63,20 @@ def pair_cosines(evaluation: Evaluation, pairs: int, *, latents: bool) -> dict[s
     """Cosines (pairs,) of each kind; "unrelated" compares a first view with the next image's second one."""
     rng = np.random.default_rng(evaluation.seed)
     count = len(evaluation.test_features.rows)
-    rounds = [rng.permutation(count) for _ in range(-(-pairs // count))]
-    chosen = np.concatenate(rounds)[:pairs]
-    pipeline = training_views(evaluation)
-    render = random_views(pipeline, pipeline.draw(pairs, step=0))
     found: dict[str, list[Tensor]] = {"embedding": [], "unrelated": []} | ({"latent": []} if latents else {})
-    with torch.inference_mode():
-        for part, features in each_batch(evaluation, chosen, render, 2, progress="augmented pairs"):
-            first, second = features.embedding
+    for repeat, start in enumerate(range(0, pairs, count)):
+        chosen = rng.permutation(count)[: pairs - start]
+        pipeline = simsiam_pipeline(evaluation, repeat=repeat)
+        for batch in evaluation.views(chosen, pipeline, "augmented pairs"):
+            first, second = torch.from_numpy(batch.embedding)
             found["embedding"].append(torch.cosine_similarity(first, second))
-            other = torch.from_numpy(np.roll(chosen[part], -1) != chosen[part])
-            found["unrelated"].append(torch.cosine_similarity(first, second.roll(-1, 0))[other])
+            if len(first) > 1:
+                found["unrelated"].append(torch.cosine_similarity(first, second.roll(-1, 0)))
             if latents:
                 z_tilde = [apply_head(evaluation.heads, "projector", y) for y in (first, second)]
                 prediction = apply_head(evaluation.heads, "predictor", z_tilde[0])
                 found["latent"].append(torch.cosine_similarity(prediction, z_tilde[1]))
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    return {name: torch.cat([torch.empty(0), *parts]).numpy() for name, parts in found.items()}
 
 
 def quartiles(cosines: np.ndarray) -> dict[str, float]:

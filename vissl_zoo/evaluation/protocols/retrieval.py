@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.crops import on_central_crop, plain_pipeline, random_views, represent_views
+from vissl_zoo.evaluation.image_views import plain_pipeline, unit_length
 from vissl_zoo.evaluation.measures import auroc_with_p
-from vissl_zoo.evaluation.two_views import unit_length
+from vissl_zoo.inference import RowViews, concatenate
 
 TITLE = "Retrieval"
 NEEDS: set[str] = set()
@@ -80,12 +80,9 @@ def crop_uncertainty(evaluation: Evaluation) -> np.ndarray:
     whole does not. Its area is uniform between 1/16 and 9/16 of the square's, so its side 25 to 75%; its place is
     uniform, its colours stay, and it is resized to what the model takes.
     """
-    chosen = np.arange(len(evaluation.test_features.rows))
-    pipeline = plain_pipeline(evaluation, 1, scale=CROP_AREA)
-    render = on_central_crop(
-        random_views(pipeline, pipeline.draw(len(chosen), step=0)), evaluation.image_size
-    )
-    return represent_views(evaluation, chosen, render, 1, progress="crops").uncertainty[0].numpy()
+    everything = np.arange(len(evaluation.test_features.rows))
+    views = RowViews(plain_pipeline(evaluation, 1, scale=CROP_AREA), of_crop=True)
+    return concatenate(evaluation.views(everything, views, "crops")).uncertainty[0]
 
 
 def share_above(cropped: np.ndarray, whole: np.ndarray) -> float:

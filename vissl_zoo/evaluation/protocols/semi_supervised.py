@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.features import extract
+from vissl_zoo.evaluation.image_views import CropReader
 from vissl_zoo.evaluation.linear import shuffled
-from vissl_zoo.evaluation.training_crops import CropReader
+from vissl_zoo.inference import embed_all
 
 TITLE = "semi-supervised fine-tuning"
 NEEDS = {"labels", "train"}
@@ -92,7 +92,12 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
         for name, (lr, classifier_lr) in rates.items():
             model = with_classifier(evaluation, len(names), scratch=name == "scratch_top1")
             fine_tune(evaluation, model, chosen, classes, options, lr, classifier_lr)
-            logits = extract(model, evaluation.test_store, evaluation.image_size).embedding
+            options_ = {
+                "rows": evaluation.test_features.rows,
+                "exact": evaluation.exact,
+                "workers": evaluation.workers,
+            }
+            logits = embed_all(model, evaluation.test, evaluation.image_size, **options_).embedding
             yield f"{prefix}.{name}", _top1(names[logits.argmax(axis=1)], evaluation.test_labels)
 
 

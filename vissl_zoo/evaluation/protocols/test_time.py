@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.crops import ViewFeatures, each_batch, plain_pipeline, random_views, sample_images
 from vissl_zoo.evaluation.figures import SURE, UNSURE, new_figure, tidy
+from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images, unit_length
 from vissl_zoo.evaluation.knn import FEWEST, knn
 from vissl_zoo.evaluation.linear import linear_predictions, shuffled, train
 from vissl_zoo.views import ViewPipeline
@@ -127,37 +125,35 @@ def choose_crops(
     evaluation: Evaluation, options: Options, chosen: np.ndarray, step: int
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """One repeat: embeddings (n, F) by each of `CHOICES`, and the mean κ of the crops that were taken."""
-    pipeline = plain_pipeline(evaluation, options.crops, scale=options.scale, ratio=ViewPipeline.ratio)
-    render = random_views(pipeline, pipeline.draw(len(chosen), step))
-    embeddings: dict[str, list[Tensor]] = {name: [] for name in CHOICES}
-    kappas: dict[str, list[Tensor]] = {"one_crop": [], "highest_kappa": []}
-    what = f"crops, {step + 1} of {options.repeats}"
-    for _, views in each_batch(evaluation, chosen, render, options.crops, progress=what):
-        for name, embedding in combine(views).items():
+    changes = {"scale": options.scale, "ratio": ViewPipeline.ratio, "repeat": step}
+    pipeline = plain_pipeline(evaluation, options.crops, **changes)
+    embeddings: dict[str, list[np.ndarray]] = {name: [] for name in CHOICES}
+    kappas: dict[str, list[np.ndarray]] = {"one_crop": [], "highest_kappa": []}
+    for views in evaluation.views(chosen, pipeline, f"crops, {step + 1} of {options.repeats}"):
+        for name, embedding in combine(views.embedding, views.kappa).items():
             embeddings[name].append(embedding)
         kappas["one_crop"].append(views.kappa[0])
-        kappas["highest_kappa"].append(views.kappa.amax(dim=0))
+        kappas["highest_kappa"].append(views.kappa.max(axis=0))
     return (
-        {name: torch.cat(parts).numpy() for name, parts in embeddings.items()},
-        {name: torch.cat(parts).double().mean().item() for name, parts in kappas.items()},
+        {name: np.concatenate(parts) for name, parts in embeddings.items()},
+        {name: float(np.concatenate(parts).mean(dtype=np.float64)) for name, parts in kappas.items()},
     )
 
 
-def combine(views: ViewFeatures) -> dict[str, Tensor]:
-    """V views of B images to one embedding (B, F) each, by every one of `CHOICES`; the first view is the random one.
+def combine(embedding: np.ndarray, kappa: np.ndarray) -> dict[str, np.ndarray]:
+    """V views of B images, (V, B, F) and (V, B), to one embedding (B, F) by each of `CHOICES`; view 0 is the one crop.
 
     Σ κμ is scaled to the mean length of the image's V embeddings: kNN does not see it, but a linear classifier has a
     bias.
     """
-    embedding, kappa = views.embedding, views.kappa
-    surest = kappa.argmax(dim=0)
-    share = (kappa / kappa.sum(dim=0)).unsqueeze(-1)
-    weighted = (share * normalize(embedding, dim=-1)).sum(dim=0)
+    surest = kappa.argmax(axis=0)
+    share = (kappa / kappa.sum(axis=0))[..., None]
+    weighted = (share * unit_length(embedding)).sum(axis=0)
     return {
         "one_crop": embedding[0],
-        "highest_kappa": embedding[surest, torch.arange(len(surest))],
-        "mean_embedding": embedding.mean(dim=0),
-        "kappa_weighted": weighted * embedding.norm(dim=-1).mean(dim=0).unsqueeze(-1),
+        "highest_kappa": embedding[surest, np.arange(len(surest))],
+        "mean_embedding": embedding.mean(axis=0),
+        "kappa_weighted": weighted * np.linalg.norm(embedding, axis=-1).mean(axis=0)[:, None],
     }
 
 

@@ -17,8 +17,8 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import uncertainty_figures as figures
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.correctness import Answers, knn_answers, linear_answers
+from vissl_zoo.evaluation.image_views import two_views
 from vissl_zoo.evaluation.measures import aurc, auroc_with_p, excess_aurc, slope_p
-from vissl_zoo.evaluation.two_views import two_views
 
 TITLE = "Uncertainty"
 NEEDS: set[str] = set()  # without labels κ's own statistics remain, without κ the other scores

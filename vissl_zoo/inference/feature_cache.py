@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 
 import numpy as np
 from safetensors import SafetensorError
@@ -12,11 +11,13 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from vissl_zoo.data import ImageTable, cache_folder
-from vissl_zoo.evaluation.features import Features, statistics
-from vissl_zoo.evaluation.represent import extract_rows
+from vissl_zoo.errors import UserError
+from vissl_zoo.inference.crop import central_crop
+from vissl_zoo.inference.embed import Embedded, embed_all
+from vissl_zoo.models import Representation
+from vissl_zoo.output import write_whole
 
-EXTRACTION = 2  # to be raised when `extract_rows` comes to see the images in another way
-__all__ = ["cache_folder", "cached_features", "model_hash"]
+EXTRACTION = 3  # to be raised when `embed_all` comes to see the images in another way
 _logger = logging.getLogger(__name__)
 
 
@@ -25,7 +26,7 @@ def model_hash(model: nn.Module) -> str:
 
     The printed modules are part of it: two models may share every tensor and differ in an activation or in d.
     """
-    digest = hashlib.sha256(f"{model!r} {statistics(model)}".encode())
+    digest = hashlib.sha256(f"{model!r} {central_crop(model)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
@@ -41,34 +42,29 @@ def cached_features(
     exact: bool = False,
     workers: int | None = None,
     progress: str | None = None,
-) -> Features:
-    """`extract_rows`, or what it gave the last time for this model, these images and this size.
+) -> Embedded:
+    """`embed_all` of clean central crops, or what it gave the last time for this model, these images and this size.
 
-    Features in plain float32 (`exact`) and fast ones are kept apart. Arguments as for `extract_rows`.
-
-    Raises:
-        UserError: the model's output is not finite, or not one image can be read.
+    Features in plain float32 (`exact`) and fast ones are kept apart. Arguments and errors are those of `embed_all`.
     """
     rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
     asked = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
     fingerprint = hashlib.sha256(f"{table.fingerprint}-{table.split}".encode()).hexdigest()[:16]
     kind = "exact" if exact else "fast"
-    path = (
-        cache_folder()
-        / "features"
-        / f"{model_hash(model)}-{fingerprint}-{asked}-{image_size}-{kind}-v{EXTRACTION}.safetensors"
-    )
+    name = f"{model_hash(model)}-{fingerprint}-{asked}-{image_size}-{kind}-v{EXTRACTION}.safetensors"
+    path = cache_folder() / "features" / name
     try:
-        return Features(**{"kappa": None, "uncertainty": None, **load_file(path)})
-    except (OSError, SafetensorError, TypeError):
+        kept = load_file(path)
+        said = Representation(kept["embedding"], kept.get("kappa"), kept.get("uncertainty"))
+        return Embedded(kept["rows"], said, kept["sizes"], [None] * len(kept["rows"]))
+    except (OSError, SafetensorError, KeyError):
         pass  # not there, or cut off by a crash: made anew
-    features = extract_rows(model, table, image_size, rows, exact=exact, workers=workers, progress=progress)
-    kept = {k: np.ascontiguousarray(v) for k, v in features._asdict().items() if v is not None}
-    unfinished = path.with_suffix(f".{os.getpid()}")
+    features = embed_all(model, table, image_size, rows=rows, exact=exact, workers=workers, progress=progress)
+    parts = {"rows": features.rows, "sizes": features.sizes, **features.representation._asdict()}
+    kept = {name: np.ascontiguousarray(part) for name, part in parts.items() if part is not None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(kept, unfinished)
-        os.replace(unfinished, path)
-    except (OSError, SafetensorError) as error:  # the features are good all the same
+        write_whole(path, lambda unfinished: save_file(kept, unfinished))
+    except (OSError, SafetensorError, UserError) as error:  # the features are good all the same
         _logger.warning("features are not cached in %s: %s", path.parent, error)
     return features

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.loading import load_model
+from vissl_zoo.inference import load_model
 
 
 def test_run_and_export_folder_give_the_same_model(demo_run):
@@ -54,7 +54,7 @@ def test_a_labelled_split_goes_before_an_unlabelled_test_split(tmp_path):
     import datasets
     from PIL import Image
 
-    from vissl_zoo.evaluation.loading import open_tables
+    from vissl_zoo.inference import open_tables
 
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
     for split, labels in {"train": [0, 1], "validation": [1, 0], "test": [-1, -1]}.items():
@@ -66,7 +66,7 @@ def test_a_labelled_split_goes_before_an_unlabelled_test_split(tmp_path):
 
 
 def test_measuring_on_the_split_to_learn_from_is_said(shapes_folder, caplog):
-    from vissl_zoo.evaluation.loading import open_tables
+    from vissl_zoo.inference import open_tables
 
     train, test = open_tables(str(shapes_folder), split="train")
     assert train is None
@@ -79,7 +79,7 @@ def test_measuring_on_the_split_to_learn_from_is_said(shapes_folder, caplog):
 
 def test_parts_of_a_split_are_learnt_from_and_measured_on(shapes_folder, caplog):
     from vissl_zoo.errors import UserError
-    from vissl_zoo.evaluation.loading import open_tables
+    from vissl_zoo.inference import open_tables
 
     train, test = open_tables(str(shapes_folder), train_split="train[:90%]", split="train[90%:]")
     assert (len(train), len(test)) == (108, 12)
@@ -95,7 +95,7 @@ def test_parts_of_a_split_are_learnt_from_and_measured_on(shapes_folder, caplog)
 
 def test_the_default_to_measure_on_is_not_the_split_to_learn_from(tmp_path, shapes_folder):
     from vissl_zoo.errors import UserError
-    from vissl_zoo.evaluation.loading import open_tables
+    from vissl_zoo.inference import open_tables
 
     (tmp_path / "val.parquet").symlink_to(shapes_folder / "train.parquet")
     (tmp_path / "test.parquet").symlink_to(shapes_folder / "test.parquet")

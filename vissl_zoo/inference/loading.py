@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vissl_zoo.data import ImageTable, available_splits, open_images, split_name
-from vissl_zoo.errors import UserError
+from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.hub import load_heads
 from vissl_zoo.models import create_model
 
@@ -58,15 +58,13 @@ def load_model(name: str, *, random_init: bool = False, image_size: int | None =
             torch.manual_seed(0)
             model = create_model(source, pretrained=not random_init, num_classes=0).eval()
     except Exception as error:  # timm, the Hub and safetensors each raise their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name} cannot be loaded: {reason}") from error
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
     size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
     try:
         with torch.inference_mode():
             model(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{name} cannot take images of --image-size {size}: {reason}") from error
+        raise UserError(f"{name} cannot take images of --image-size {size}: {first_line(error)}") from error
     label = f"{name} (random weights)" if random_init else name
     return Loaded(model, label, size, None if folder is None or random_init else load_heads(folder))
 

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.data import open_images
+from vissl_zoo.data import cache_folder, open_images
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation import cache
+from vissl_zoo.inference import feature_cache
 from vissl_zoo.models import create_model
 
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """The sizes `extract_rows` was asked for; the cache is this test's own."""
+    """The sizes `embed_all` was asked for; the cache is this test's own."""
     monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "cache"))
-    seen, real = [], cache.extract_rows
-    monkeypatch.setattr(cache, "extract_rows", lambda *a, **k: (seen.append(a[2]), real(*a, **k))[1])
+    seen, real = [], feature_cache.embed_all
+    monkeypatch.setattr(feature_cache, "embed_all", lambda *a, **k: (seen.append(a[2]), real(*a, **k))[1])
     return seen
 
 
@@ -31,15 +31,18 @@ def model(name="vi_simsiam", seed=0, **arguments):
 
 
 def features(net, images, size=32, **options):
-    return cache.cached_features(net, images, size, **options)
+    return feature_cache.cached_features(net, images, size, **options)
 
 
 def test_second_call_reads_and_equals_the_first(calls, images):
     net = model()
     first, second = features(net, images), features(net, images)
     assert calls == [32]
-    for a, b in zip(first, second, strict=True):
+    for a, b in zip(first.representation, second.representation, strict=True):
         assert np.array_equal(a, b)
+    assert np.array_equal(first.rows, second.rows)
+    assert np.array_equal(first.sizes, second.sizes)
+    assert first.errors == second.errors
 
 
 def test_another_model_size_or_image_is_another_entry(calls, images, shapes_folder):
@@ -64,7 +67,7 @@ def test_a_model_without_kappa_is_kept_too(calls, images):
 def test_a_cut_off_file_is_made_anew(calls, images):
     net = model()
     whole = features(net, images)
-    (path,) = (cache.cache_folder() / "features").glob("*.safetensors")
+    (path,) = (cache_folder() / "features").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     assert np.array_equal(features(net, images).kappa, whole.kappa)
     assert len(calls) == 2
@@ -72,17 +75,20 @@ def test_a_cut_off_file_is_made_anew(calls, images):
 
 def test_the_folder_is_where_the_variables_say(monkeypatch, tmp_path):
     monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "a"))
-    assert cache.cache_folder() == tmp_path / "a"
+    assert cache_folder() == tmp_path / "a"
     monkeypatch.delenv("VISSL_ZOO_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "vissl_zoo"
+    assert cache_folder() == tmp_path / "vissl_zoo"
 
 
 def test_models_that_share_all_tensors_are_told_apart():
     wide, narrow = model(), model()
     narrow.kappa_head.latent_dim = 64  # the same weights, another uncertainty
-    assert cache.model_hash(wide) == cache.model_hash(model())
-    assert cache.model_hash(wide) != cache.model_hash(narrow)
+    assert feature_cache.model_hash(wide) == feature_cache.model_hash(model())
+    assert feature_cache.model_hash(wide) != feature_cache.model_hash(narrow)
+    cropped = model()
+    cropped.pretrained_cfg = {**cropped.pretrained_cfg, "crop_pct": 0.5}  # what it sees of an image
+    assert feature_cache.model_hash(wide) != feature_cache.model_hash(cropped)
 
 
 def test_a_broken_model_is_refused(calls, images):

@@ -1,5 +1,7 @@
 """Fast ways to run a model agree with plain float32, and what cannot be made fast stays plain."""
 
+import copy
+
 import numpy as np
 import pytest
 import timm
@@ -9,17 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import vissl_zoo
-from vissl_zoo.evaluation import fast_forward
-from vissl_zoo.evaluation.fast_forward import (
-    BFLOAT16,
-    FOLDED,
-    PLAIN,
-    Forward,
-    choose_forward,
-    fold_batch_norm,
-    folded,
-)
-from vissl_zoo.speed import Trial
+from vissl_zoo.inference import forward
+from vissl_zoo.inference.forward import exact_forward, fast_forward, fold_batch_norm, folded
 
 
 def with_statistics(model):
@@ -47,17 +40,12 @@ def images():
     return torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(autouse=True)
-def no_memory(monkeypatch):
-    monkeypatch.setattr(fast_forward, "_choices", {})
-
-
 @pytest.mark.parametrize("bfloat16, tolerance", [(False, 1e-5), (True, 0.02)])
 def test_a_folded_copy_agrees_and_the_model_is_left_alone(net, images, bfloat16, tolerance):
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with torch.inference_mode():
         embedding, kappa, uncertainty = net.represent(images)
-    found = folded(net, bfloat16=bfloat16).call(images)
+    found = folded(net, bfloat16=bfloat16)(images)
     assert all(part.dtype == torch.float32 for part in found)
     assert ((found[0] - embedding).norm(dim=1) / embedding.norm(dim=1)).max() < tolerance
     assert spearmanr(found[1], kappa)[0] > (0.99 if bfloat16 else 0.99999)
@@ -117,79 +105,48 @@ class Untraceable(nn.Module):
 def test_a_model_that_cannot_be_traced_is_not_folded(images):
     model = with_statistics(Untraceable())
     assert fold_batch_norm(model) == 0
-    embedding, kappa, uncertainty = folded(model).call(images)
+    embedding, kappa, uncertainty = folded(model, bfloat16=False)(images)
     torch.testing.assert_close(embedding, model(images))
     assert kappa is uncertainty is None
 
 
-@pytest.mark.parametrize("device, tried", [("cpu", fast_forward.TRIAL_IMAGES), ("meta", 32)])
-def test_an_accelerator_tries_the_whole_batch(net, images, monkeypatch, device, tried):
-    """And bfloat16 without asking whether matrices alone are faster in it."""
-    seen, asked = [], []
-
-    def represent(model, x):
-        seen.append(len(x))
-        return torch.ones(len(x), 4), None, None
-
-    def run_trial(ways, **options):
-        asked.extend(ways)
-        for way in ways.values():
-            way()
-        return Trial(FOLDED, {}, {})
-
-    way = lambda model, bfloat16=False: Forward(  # noqa: E731
-        BFLOAT16 if bfloat16 else FOLDED, lambda x: represent(model, x)
-    )
-    for name, stand_in in {"_represent": represent, "folded": way, "run_trial": run_trial}.items():
-        monkeypatch.setattr(fast_forward, name, stand_in)
-    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda: device == "cpu")
-    assert choose_forward(net, images[:32].to(device), 1000).name == FOLDED
-    assert set(seen) == {tried}
-    assert asked == [PLAIN, FOLDED, BFLOAT16]
+@pytest.mark.parametrize("native", [False, True])
+def test_the_hardware_decides_on_bfloat16(net, images, monkeypatch, native):
+    monkeypatch.setattr(forward, "bfloat16_is_native", lambda device: native)
+    found = fast_forward(net, 32)(images)
+    expected = folded(net, bfloat16=native)(images)
+    assert torch.equal(found.embedding, expected.embedding)
+    assert not torch.equal(found.embedding, folded(net, bfloat16=not native)(images).embedding)
 
 
-def test_the_trial_decides_once_for_a_model_and_a_size(net, images, monkeypatch):
-    asked = []
+class NoCopy(nn.Module):
+    """A model of which no copy can be made."""
 
-    def run_trial(ways, **options):
-        asked.append(list(ways))
-        for way in ways.values():
-            way()
-        return Trial(FOLDED if FOLDED in ways else "bfloat16", {}, {})
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
 
-    monkeypatch.setattr(fast_forward, "run_trial", run_trial)
-    assert choose_forward(net, images, 1000).name == FOLDED
-    assert choose_forward(net, images, 1000).name == FOLDED
-    assert sum(FOLDED in ways for ways in asked) == 1
-    assert [PLAIN, FOLDED, BFLOAT16] in asked
-    choose_forward(net, images[..., :24, :24], 1000)
-    assert sum(FOLDED in ways for ways in asked) == 2
+    def __deepcopy__(self, memo):
+        raise TypeError("not to be copied")
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
 
 
-def test_a_way_that_disagrees_is_out(net, images, monkeypatch):
-    monkeypatch.setattr(fast_forward, "EMBEDDING_TOLERANCE", 0.0)
-    found = []
-    real = fast_forward.run_trial
-    monkeypatch.setattr(
-        fast_forward, "run_trial", lambda ways, **o: found.append(real(ways, **o)) or found[-1]
-    )
-    assert choose_forward(net, images, 1000).name == PLAIN
-    assert "differ" in found[-1].failures[FOLDED]
-
-
-@pytest.mark.parametrize(
-    "to_come, exact, dtype",
-    [(10, False, torch.float32), (9999, True, torch.float32), (9999, False, torch.float64)],
-)
-def test_plain_without_a_trial(net, images, monkeypatch, to_come, exact, dtype):
-    monkeypatch.setattr(fast_forward, "run_trial", lambda *a, **k: pytest.fail("a trial"))
-    forward = choose_forward(net.to(dtype), images, to_come, exact=exact)
-    assert forward.name == PLAIN
+def test_what_cannot_be_copied_or_is_not_float32_runs_as_it_is(net, images):
+    model = NoCopy()
+    assert torch.equal(fast_forward(model, 32)(images).embedding, model(images))
+    wide = copy.deepcopy(net).double()
     with torch.inference_mode():
-        expected = net.represent(images.to(dtype))
-    for a, b in zip(forward.call(images), expected, strict=True):
-        assert torch.equal(a, b.float())
-    net.float()
+        expected = wide.represent(images.double())
+    for found, part in zip(fast_forward(wide, 32)(images), expected, strict=True):
+        assert torch.equal(found, part.float())
+
+
+def test_exact_is_the_model_itself(net, images):
+    with torch.inference_mode():
+        expected = net.represent(images)
+    assert all(map(torch.equal, exact_forward(net)(images), expected))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "test_resnet"])
@@ -210,16 +167,6 @@ def test_a_timm_model_of_another_kind_runs_in_bfloat16():
     x = torch.randn(8, 3, 160, 160)
     with torch.inference_mode():
         expected = model(x)
-    found = folded(model, bfloat16=True).call(x)[0]
+    found = folded(model, bfloat16=True)(x)[0]
     assert np.isfinite(found.numpy()).all()
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 0.03
-
-
-def test_what_was_chosen_for_other_weights_is_tried_on_these(net, images, monkeypatch):
-    monkeypatch.setattr(fast_forward, "run_trial", lambda ways, **o: Trial(list(ways)[-1], {}, {}))
-    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda: True)
-    assert choose_forward(net, images, 1000).name == BFLOAT16
-    monkeypatch.setattr(fast_forward, "_bfloat16_pays", lambda: False)  # a busy moment
-    assert choose_forward(net, images, 1000).name == BFLOAT16
-    monkeypatch.setattr(fast_forward, "EMBEDDING_TOLERANCE", 1e-9)
-    assert choose_forward(net, images, 1000).name == PLAIN

@@ -1,0 +1,98 @@
+"""The one central crop: timm's evaluation transform of a model, for every command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import timm
+import torch
+from PIL.Image import Image
+from timm.data.transforms import str_to_pil_interp
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CentralCrop:
+    """What a model sees of an image when it is evaluated; `central_crop` makes it.
+
+    Attributes:
+        size: side of the crop in pixels.
+        crop_pct: `size` over the short side of the resized image, as timm has it.
+        crop_mode: timm's "center", "squash" or "border".
+        interpolation: of the resize, by timm's name.
+        mean, std: of each channel, of pixels in [0, 1], by which the model's input is normalised.
+    """
+
+    size: int
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def short(self) -> int:
+        """The short side in pixels to which an image is resized."""
+        return math.floor(self.size / self.crop_pct)
+
+    def crop(self, image: Image) -> np.ndarray:
+        """The crop of an RGB image, uint8 (s, s, 3), in the very pixels of timm's evaluation transform."""
+        return self._transform(image).permute(1, 2, 0).numpy()
+
+    def crop_fast(self, image: Image, original: tuple[int, int]) -> np.ndarray:
+        """As `crop`, but only what is shown is resized, and the result is a few grey levels off.
+
+        Args:
+            image: RGB; it may have been decoded at a fraction of its size.
+            original: its (height, width) before that, which decides on the geometry.
+        """
+        if self.crop_mode != "center":
+            return self.crop(image)
+        top, left, height, width = self.box(*original)
+        if (image.height, image.width, height, width) == (self.size,) * 4:
+            return np.asarray(image)
+        across, down = image.width / original[1], image.height / original[0]
+        box = left * across, top * down, (left + width) * across, (top + height) * down
+        method = str_to_pil_interp(self.interpolation)
+        return np.asarray(image.resize((self.size, self.size), method, box=box, reducing_gap=3.0))
+
+    def box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """(top, left, height, width) of what the crop shows of an image, in its pixels, by timm's rounding."""
+        long = int(self.short * max(height, width) / min(height, width))
+        resized = (self.short, long) if height <= width else (long, self.short)
+        scale = height / resized[0], width / resized[1]
+        top, left = (round((side - self.size) / 2) for side in resized)
+        return top * scale[0], left * scale[1], self.size * scale[0], self.size * scale[1]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels uint8 (B, 3, s, s) -> float32 as the model takes them, in the same memory format."""
+        mean, std = torch.tensor((self.mean, self.std), device=pixels.device).view(2, 3, 1, 1)
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
+    @cached_property
+    def _transform(self) -> Callable[[Image], Tensor]:
+        return timm.data.create_transform(
+            (3, self.size, self.size),
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            normalize=False,
+        )
+
+
+def central_crop(model: nn.Module, image_size: int | None = None) -> CentralCrop:
+    """The crop that timm's configuration of a model asks for; timm's defaults for a model without one.
+
+    Args:
+        model: any model.
+        image_size: side of the crop in pixels; by default the model's own.
+    """
+    config = timm.data.resolve_data_config(model=model)
+    names = ("crop_pct", "crop_mode", "interpolation")
+    size = image_size or config["input_size"][-1]
+    return CentralCrop(size, *(config[n] for n in names), tuple(config["mean"]), tuple(config["std"]))
