@@ -243,7 +243,7 @@ def test_known_ambiguity(report_on, write_split, noise, data):
     write_split(data / "test.parquet", images, np.arange(16) % 3, ambiguity=list(np.linspace(0, 1, 16)))
     report, metrics = report_on(data)
     assert metrics["spearman_pixel_deviation_ambiguity"] < -0.9
-    assert metrics["spearman_edge_density_ambiguity"] < -0.5
+    assert metrics["spearman_edge_density_ambiguity"] < -0.3
     learnt, start = (metrics[f"spearman_{n}_ambiguity"] for n in ("uncertainty", "untrained_kappa"))
     assert learnt == start
     assert "ambiguity.png" in (report.folder / "index.html").read_text()
