@@ -30,6 +30,7 @@ from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.knn import knn
 from vissl_zoo.inference import embed_all
+from vissl_zoo.methods import RECIPES
 from vissl_zoo.recipes import parse
 
 PLAIN = Path(__file__).with_name("plain.py")
@@ -128,7 +129,7 @@ def run(data: Set, way: str, seed: int, options: AccuracyOptions, *, begin: bool
     if way == "batched":
         flags += ("--mixed-precision", options.precision)
     # The recipe in full: a run of an earlier recipe with the same flags is another run.
-    key = {"images": data.images, "recipe": json.loads(json.dumps(asdict(parse(flags))))}
+    key = {"images": data.images, "recipe": json.loads(json.dumps(asdict(parse(flags, RECIPES))))}
     done = folder / "knn.json"
     kept = json.loads(done.read_text()) if done.exists() else None
     if kept is not None and kept.get("key") == key:

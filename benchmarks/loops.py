@@ -14,6 +14,7 @@ from contestants import Turns
 
 from vissl_zoo import training
 from vissl_zoo.data import Batch, ImageStore
+from vissl_zoo.methods import RECIPES
 from vissl_zoo.recipes import Recipe, parse
 
 ENDLESS = ("--max-steps", "1000000", "--save-every", "1000000", "--no-report")
@@ -31,7 +32,7 @@ def train_module() -> ModuleType:
 
 def endless_recipe(flags: Sequence[str]) -> Recipe:
     """The recipe of train.py's command line, but without an end."""
-    return parse([*flags, *ENDLESS])
+    return parse([*flags, *ENDLESS], RECIPES)
 
 
 def ours(turns: Turns, flags: tuple[str, ...]) -> None:

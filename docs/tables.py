@@ -19,9 +19,8 @@ from typing import Any
 
 from vissl_zoo import weights
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.methods import table
-from vissl_zoo.models import METHODS, entrypoints
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import METHODS, RECIPES, table
+from vissl_zoo.models.zoo import BACKBONES
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
@@ -37,12 +36,9 @@ SCORES = {  # what κ is compared with, by its name in metrics.json
 
 def models() -> str:
     """The rule by which names are made."""
-    names = entrypoints()
-    backbones = sorted({n.removeprefix(f"{m}_") for m in METHODS for n in names if n.startswith(f"{m}_")})
-    backbones = [b for b in backbones if all(f"{m}_{b}" in names for m in METHODS)]
     return (
-        f"- `METHOD` is {_listed(METHODS)};\n"
-        f"- `BACKBONE` is {_listed(backbones)};\n"
+        f"- `METHOD` is {_listed(sorted(METHODS))};\n"
+        f"- `BACKBONE` is {_listed(sorted(BACKBONES))};\n"
         "- any other timm backbone: `vissl_zoo.create_model(METHOD, backbone=NAME)`."
     )
 

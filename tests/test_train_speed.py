@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState
 
 from vissl_zoo import training
 from vissl_zoo.data import ImageStore
+from vissl_zoo.methods import RECIPES
 from vissl_zoo.recipes import parse
 
 LEAST, TRIES = 0.8, 3  # the best of so many tries counts: noise only ever lowers the ratio for long
@@ -86,7 +87,7 @@ def ratio_of(train_module, shapes_folder, tmp_path, one_thread):
     def ratio_of(slow=False):
         AcceleratorState._reset_state(reset_partial_state=True)
         folder = ("--data.path", str(shapes_folder), "--output-dir", str(tmp_path / "run"))
-        recipe = parse([*FLAGS, *folder, "--max-steps", "10000"])  # the batches end before it does
+        recipe = parse([*FLAGS, *folder, "--max-steps", "10000"], RECIPES)  # the batches end before it does
         accelerator = training.start_accelerator(recipe)
         views = training.build_views(recipe)
         torch.manual_seed(0)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from vissl_zoo.methods import base, create_method
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import RECIPES, base, create_method
 from vissl_zoo.training.training_data import to_device
 
 NAMES = [
@@ -33,7 +32,7 @@ def method_of(recipe):
     model = vissl_zoo.create_model(
         recipe.method.name, backbone="test_resnet", num_classes=0, **recipe.method.model_args()
     )
-    return create_method(recipe.method.name, model, **recipe.method.method_args()).train()
+    return create_method(recipe.method.name, model, recipe.method).train()
 
 
 def noise_views():

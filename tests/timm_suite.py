@@ -19,7 +19,8 @@ from pathlib import Path
 
 import timm
 
-from vissl_zoo.models import METHODS, entrypoints
+from vissl_zoo.methods import METHODS
+from vissl_zoo.models import entrypoints
 
 
 def fetch(folder: Path) -> Path:
@@ -36,7 +37,7 @@ def adapt(source: Path, folder: Path) -> Path:
     """Copy timm's model tests to `folder` and enter our modules and our ViTs in its lists."""
     shutil.copy(source / "tests" / "conftest.py", folder)
     text = (source / "tests" / "test_models.py").read_text(encoding="utf-8")
-    ours = {"FEAT_INTER_FILTERS": METHODS, "NON_STD_FILTERS": [f"{method}_vit_*" for method in METHODS]}
+    ours = {"FEAT_INTER_FILTERS": ["zoo"], "NON_STD_FILTERS": [f"{method}_vit_*" for method in METHODS]}
     for name, entries in ours.items():
         start = f"{name} = ["
         if text.count(start) != 1:

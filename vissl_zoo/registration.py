@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-MODELS = "vissl_zoo.models"  # importing it registers the models
+MODELS = "vissl_zoo.methods"  # importing it registers the models: each method on each backbone
 
 
 def register_with_timm() -> None:

@@ -164,11 +164,12 @@ def test_both_ways_of_accuracy_do_the_same_where_nothing_is_random(load):
     """The plain views are ours: the same crop, flip, jitter, scale and normalisation of the same image."""
     from PIL import Image
 
+    from vissl_zoo.methods import RECIPES
     from vissl_zoo.recipes import parse
     from vissl_zoo.views import ViewPipeline
 
     chances = [w for name in ("flip", "jitter", "grayscale", "blur") for w in (f"--views.{name}", "0")]
-    recipe = parse(["demo", "--views.scale", "1", "1", *chances])
+    recipe = parse(["demo", "--views.scale", "1", "1", *chances], RECIPES)
     pixels = load("pictures").photos(np.random.default_rng(0), 1, 32, 32)[0]
     plain = load("plain").views_of(recipe)
     assert len(plain) == 2

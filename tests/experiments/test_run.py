@@ -10,7 +10,7 @@ import pytest
 
 from vissl_zoo.commands import main
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import RECIPES
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 
@@ -42,7 +42,7 @@ def test_every_run_of_every_plan_is_of_a_known_recipe_and_has_readable_flags(scr
         assert len({run.name for run in plan}) == len(plan), name
         for run in plan:
             assert run.recipe in RECIPES
-            recipe = parse([run.recipe, *run.flags])
+            recipe = parse([run.recipe, *run.flags], RECIPES)
             if "." in run.name:  # the weights are called after the model that they are of
                 assert run.name.split(".")[0] == recipe.model
 

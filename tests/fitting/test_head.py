@@ -11,7 +11,7 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.uncertainty import spearman
 from vissl_zoo.fitting.agreement import measure_agreement
 from vissl_zoo.fitting.head import best_constant, fit_head, held_out_rows, mean_log_likelihood
-from vissl_zoo.networks.kappa import KappaHead
+from vissl_zoo.networks.kappa_head import KappaHead
 
 
 def noisy_views(images=400, width=16, seed=0):

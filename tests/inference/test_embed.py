@@ -18,7 +18,7 @@ from vissl_zoo.data.canvas import read_to_canvas
 from vissl_zoo.errors import UserError
 from vissl_zoo.inference import RowViews, central_crop, concatenate, embed, embed_all
 from vissl_zoo.models import Representation
-from vissl_zoo.networks.kappa import KappaHead
+from vissl_zoo.networks.kappa_head import KappaHead
 from vissl_zoo.views import ViewPipeline
 
 module = sys.modules["vissl_zoo.inference.embed"]  # the package has a function of that name

@@ -1,6 +1,5 @@
 """Narrow versions of the registered architectures: every shape of code path, none of the arithmetic."""
 
-import importlib
 import shutil
 import warnings
 from functools import cache
@@ -11,6 +10,8 @@ import torch
 
 import vissl_zoo
 from vissl_zoo import weights
+from vissl_zoo.methods import METHODS
+from vissl_zoo.models.zoo import register_method
 
 _NARROW_RESNET = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
 _NARROW = {
@@ -74,10 +75,10 @@ def meta():
         yield
 
 
-def _register_anew(module):
+def _register_anew(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm says that the name was there
-        importlib.reload(importlib.import_module(f"vissl_zoo.models.{module}"))
+        register_method(name, METHODS[name].row.method, METHODS[name].Options().model_args())
 
 
 @pytest.fixture
@@ -98,12 +99,12 @@ def ship(tmp_path):
         if full not in rows or rows[full].sha256 != weights.sha256_of(file):
             args = (full, f"{full}.safetensors", weights.sha256_of(file), cfg, model_args)
             weights.write_table({**rows, full: weights.ShippedWeights(*args, **row)})
-            module = next(m for m in vissl_zoo.models.METHODS if name.startswith(f"{m}_"))
-            changed.add(module)
-            _register_anew(module)
+            method = next(m for m in METHODS if name.startswith(f"{m}_"))
+            changed.add(method)
+            _register_anew(method)
         return full
 
     yield ship
     weights.FOLDER = before
-    for module in changed:
-        _register_anew(module)
+    for method in changed:
+        _register_anew(method)

@@ -7,7 +7,7 @@ import timm
 import torch
 
 import vissl_zoo
-from vissl_zoo.models._backbones import backbone_cfg
+from vissl_zoo.models.backbones import backbone_cfg
 
 
 def test_cifar_stem(images):

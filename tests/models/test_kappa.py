@@ -39,7 +39,7 @@ def test_add_kappa_head_is_exported_under_it(tmp_path):
 
 
 def test_it_is_no_method():
-    assert "kappa" not in vissl_zoo.models.METHODS
+    assert "kappa" not in vissl_zoo.models.method_names()
     assert "kappa" in vissl_zoo.models.entrypoints()
 
 

@@ -9,7 +9,8 @@ import timm
 import torch
 
 import vissl_zoo
-from vissl_zoo.models import METHODS, entrypoints
+from vissl_zoo.methods import METHODS
+from vissl_zoo.models import entrypoints
 
 FAMILIES = ("resnet18", "resnet18_cifar", "resnet50", "convnext_tiny", "vit_small_patch16_224")
 NAMES = [f"{method}_{family}" for method in METHODS for family in FAMILIES]

@@ -13,7 +13,7 @@ import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.inference import central_crop
 from vissl_zoo.models import Representation
-from vissl_zoo.networks.kappa import KappaHead
+from vissl_zoo.networks.kappa_head import KappaHead
 from vissl_zoo.photos.engine import mild_views, score_images
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.methods import create_method
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import RECIPES, create_method
 from vissl_zoo.training import build_method, build_model, build_optimizer
 from vissl_zoo.training.assembly import can_fuse, restore_backbone
 from vissl_zoo.training.checkpoint import load_checkpoint, save_checkpoint
@@ -85,7 +84,7 @@ def test_networks_that_cannot_be(changes, message):
 
 @pytest.fixture
 def method():
-    return create_method("vi_simsiam", build_model(DEMO), **DEMO.method.method_args())
+    return create_method("vi_simsiam", build_model(DEMO), DEMO.method)
 
 
 @pytest.mark.parametrize("constant", [True, False])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import RECIPES
 from vissl_zoo.training import launch
 
 RECIPE = dataclasses.replace(RECIPES["demo"].recipe, output_dir="nowhere")

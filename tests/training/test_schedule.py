@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import RECIPES
 from vissl_zoo.training.schedule import Plan, index_batches, learning_rate
 
 RECIPE = dataclasses.replace(

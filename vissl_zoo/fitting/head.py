@@ -29,7 +29,7 @@ from vissl_zoo.distributions import log_normalizer
 from vissl_zoo.errors import UserError
 from vissl_zoo.fitting.agreement import Agreement
 from vissl_zoo.fitting.view_features import ViewFeatures
-from vissl_zoo.networks.kappa import KappaHead
+from vissl_zoo.networks.kappa_head import KappaHead
 
 BATCH = 1024  # views of one step
 CHECKS = 15  # times that the held-out images are looked at

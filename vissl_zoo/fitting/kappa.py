@@ -17,7 +17,7 @@ from vissl_zoo.fitting.agreement import measure_agreement
 from vissl_zoo.fitting.head import Fit, fit_head, held_out_rows
 from vissl_zoo.fitting.view_features import MEMORY_LIMIT, extract_views, view_pipeline
 from vissl_zoo.models import add_kappa_head
-from vissl_zoo.models._representation import embedding_width
+from vissl_zoo.models.representation import embedding_width
 
 FEWEST = 10  # images; a tenth of them, one at least, chooses the step
 HELD_OUT = 0.1

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.models import RepresentationMixin, entrypoints
-from vissl_zoo.models._reading import HEADER
+from vissl_zoo.models.read_weights import HEADER
 from vissl_zoo.output import write_text
 
 CONFIG, WEIGHTS, HEADS, README = "config.json", "model.safetensors", "heads.safetensors", "README.md"

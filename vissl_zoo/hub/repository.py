@@ -37,7 +37,7 @@ from vissl_zoo.hub.export import (
     unfinished,
 )
 from vissl_zoo.models import HEAD_ARGS, backbone_of
-from vissl_zoo.models._checkpoint import split_heads
+from vissl_zoo.models.head_weights import split_heads
 from vissl_zoo.output import write_text
 
 WHOLE = "vissl_zoo.safetensors"

@@ -32,7 +32,7 @@ from vissl_zoo.hub.card_figures import shown_part
 from vissl_zoo.hub.export import find_export, open_export, save_weights
 from vissl_zoo.hub.model_cards import write_cards
 from vissl_zoo.hub.repository import read_evaluation
-from vissl_zoo.models import METHODS, backbone_of, entrypoints
+from vissl_zoo.models import backbone_of, entrypoints, method_names
 
 LARGEST = 40_000_000
 """Bytes of one file."""
@@ -209,7 +209,7 @@ def _registered_name(config: dict[str, Any], flags: Arguments) -> str:
     if not re.fullmatch(r"[a-z0-9_]+", flags.tag):
         raise UserError(f"--tag {flags.tag!r} must be small letters, digits and underscores, such as cifar10")
     name = flags.model or config["architecture"]
-    if name not in entrypoints() or name in (*METHODS, "kappa"):
+    if name not in entrypoints() or name in (*method_names(), "kappa"):
         raise UserError(f"{name} is no name with a backbone of its own; say which with --model")
     own, wanted = backbone_of(config["architecture"], config.get("model_args", {})), backbone_of(name, {})
     if own.split(".")[0] != wanted:

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vissl_zoo.errors import first_line
 from vissl_zoo.models import Representation
-from vissl_zoo.models._representation import HEAD_NAMES
+from vissl_zoo.models.representation import HEAD_NAMES
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 
 Forward = Callable[[Tensor], Representation]

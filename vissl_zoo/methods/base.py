@@ -1,24 +1,22 @@
-"""What all methods share: Table 1 as data, the objective J = J_align + J_uniform + J_KL (Eq. 10), and the κ fit.
+"""What all methods share: Table 1 as data, and the objective J = J_align + J_uniform + J_KL (Eq. 10).
 
-A method is an `nn.Module` around one timm model. Its file reads like its column of the paper's Table 1:
-`row`, then `alignment`, `uniformity` and `kl`. What the paper realises by a mechanism and not by a number
-(a predictor, centering, a stop-gradient) is named in `row` and is `None` in the objective.
+A method is an `nn.Module` around one timm model. Its file reads like its column of the paper's Table 1: `Options`,
+`row`, then `infer`, `alignment`, `uniformity` and `kl`. What the paper realises by a mechanism and not by a number (a
+predictor, centering, a stop-gradient) is named in `row` and is `None` in the objective.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from vissl_zoo.distributions import PowerSpherical
-from vissl_zoo.networks.projection import projector
+from vissl_zoo.recipes.recipe import MethodOptions
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,10 @@ class Latents:
         # Not self.mean[i], whose backward pass sorts the indices on an accelerator.
         return self.mean.index_select(0, i), self.target.index_select(0, j)
 
+    def paired_kappa(self) -> Tensor:
+        """`kappa` of i (T, B) for all pairs."""
+        return self.kappa.index_select(0, self.pairs()[0])
+
 
 @lru_cache  # copying indices to a device makes the host wait for it
 def _pairs(views: int, targets: int, own_target: bool, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -116,18 +118,30 @@ class Objective:
 class Method(nn.Module, ABC):
     """A self-supervised method around `model`, a timm model of the zoo with `num_classes=0` and a κ head.
 
-    Subclasses give `row` and `infer`, and those of `alignment`, `uniformity` and `kl` that are numbers.
+    Args:
+        model: the backbone with its κ head, whose latent dimension is the method's d.
+        options: the method's `Options`; by default their defaults.
+        **changes: fields of the options by name, in place of those in `options`.
+
+    Subclasses give `Options`, `row` and `infer`, and those of `alignment`, `uniformity` and `kl` that are numbers.
+
+    Raises:
+        ValueError: the model has no κ head, or an option has a value that it cannot have.
+        TypeError: there is no such option.
     """
 
     name: ClassVar[str]
     row: ClassVar[Row]
+    Options: ClassVar[type[MethodOptions]]
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, options: MethodOptions | None = None, **changes: Any):
         super().__init__()
         if getattr(model, "kappa_head", None) is None:
             raise ValueError(f"{type(self).__name__} needs a model with a kappa head (num_classes=0)")
         self.model = model
-        self.dim = model.kappa_head.latent_dim
+        self.dim: int = model.kappa_head.latent_dim
+        self.options = replace(self.Options() if options is None else options, **changes)
+        check_choices(self.options)
 
     @abstractmethod
     def infer(self, views: list[Tensor]) -> Latents:
@@ -192,62 +206,12 @@ class Method(nn.Module, ABC):
         return self.model
 
 
-class SphericalMethod(Method):
-    """A method whose latent is the direction of a projector's output; κ is fitted beside it.
-
-    Args:
-        model: backbone with a κ head; its latent dimension d is the head's.
-        hidden: width of the hidden layer of the projector.
-        output_norm: batch norm (without scale and shift) on the projector's output.
-        kappa_weight: λ of the κ head's own loss, from which no gradient reaches the trunk; None takes
-            `KAPPA_WEIGHT` for the head's map.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        hidden: int = 512,
-        output_norm: bool = True,
-        kappa_weight: float | None = None,
-    ):
-        super().__init__(model)
-        self.projector = projector(model.kappa_head.in_features, hidden, self.dim, output_norm=output_norm)
-        self.kappa_weight = kappa_weight_for(model, kappa_weight)
-
-    def infer(self, views: list[Tensor]) -> Latents:
-        """y = backbone(x), z = projector(y)/‖·‖ both as mean and as target, κ = κ-head(sg(y))."""
-        y = self.embed(views)
-        z = unit(self.projector(y.flatten(0, 1))).unflatten(0, y.shape[:2])
-        return Latents(y, mean=z, target=z[: standard_views(views)], kappa=self.kappa(y.detach()))
-
-    def kappa(self, embedding: Tensor) -> Tensor:
-        """κ (V, B) of embeddings (V, B, F)."""
-        return self.model.kappa_head(embedding.flatten(0, 1)).unflatten(0, embedding.shape[:2])
-
-    def kappa_fit(self, latents: Latents) -> Tensor | None:
-        """The κ head learns how well one view predicts another, with the trunk untouched."""
-        return kappa_fit_loss(latents, self.dim, self.kappa_weight)
-
-    def cosine(self, latents: Latents) -> Tensor:
-        """Mean cosine of a view's μ_i and its targets z_j, a scalar."""
-        mean, target = latents.paired()
-        return (mean * target).sum(-1).mean()
-
-    def signals(self, latents: Latents) -> dict[str, Tensor]:
-        """The cosine, which every objective on the sphere is about; 1 at once is a sign of collapse."""
-        return {"cosine": self.cosine(latents)}
-
-    def heads(self) -> dict[str, nn.Module]:
-        """The projector, and the predictor of a method that has one."""
-        names = ("projector", "predictor")
-        return {name: getattr(self, name) for name in names if hasattr(self, name)}
-
-
-def check_choice(option: str, value: str, choices: Any) -> None:
-    """Raise ValueError unless `value` is one of the Literal's."""
-    if value not in get_args(choices):
-        raise ValueError(f"{option} must be one of {', '.join(get_args(choices))}, not {value!r}")
+def check_choices(options: MethodOptions) -> None:
+    """Raise ValueError unless each option that is one of a few words is one of them."""
+    for name, kind in get_type_hints(type(options)).items():
+        if get_origin(kind) is Literal and getattr(options, name) not in get_args(kind):
+            choices, value = ", ".join(get_args(kind)), getattr(options, name)
+            raise ValueError(f"{name} must be one of {choices}, not {value!r}")
 
 
 def check_share(option: str, value: float) -> None:
@@ -256,62 +220,9 @@ def check_share(option: str, value: float) -> None:
         raise ValueError(f"{option} must be in [0, 1], not {value}")
 
 
-def unit(x: Tensor) -> Tensor:
-    """x / ‖x‖ along the last dimension, in float32 or better whatever autocast made of x."""
-    return normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)
-
-
 def standard_views(views: list[Tensor]) -> int:
     """S, how many of the views have the first one's resolution; they alone are targets."""
     return sum(view.shape[-1] == views[0].shape[-1] for view in views)
-
-
-def power_spherical_terms(
-    latents: Latents, dim: int, *, detach_cosine: bool = False
-) -> tuple[Tensor, Tensor]:
-    """log p(z_j | x_i) = log C(κ_i) + κ_i log1p(μ_i·z_j) (Eq. 32) for all pairs of a view and a target.
-
-    Args:
-        latents: of V views and S targets.
-        dim: d, the ambient dimension of the latent sphere.
-        detach_cosine: stop the gradient at μ·z, so that κ alone is trained.
-
-    Returns:
-        The terms (T, B) and κ_i (T, B) that belongs to each, both with gradient.
-    """
-    i, _ = latents.pairs()
-    kappa = latents.kappa.index_select(0, i)
-    mean, target = latents.paired()
-    if detach_cosine:
-        mean, target = mean.detach(), target.detach()
-    return PowerSpherical(mean, kappa, validate_args=False).log_prob(target), kappa
-
-
-# λ by κ map. A softplus κ has hundreds of units to travel and needs a push; an exp κ moves by factors, and a push of
-# 30 throws it out of its bounds in the first steps (seen: κ at its floor for good, with a cosine of 0.99).
-KAPPA_WEIGHT = {"softplus": 30.0, "exp": 1.0}
-
-
-def kappa_weight_for(model: nn.Module, weight: float | None) -> float:
-    """λ as given, or else the one that suits the κ map of the model's head.
-
-    Raises:
-        ValueError: it is negative or not a number.
-    """
-    if weight is None:
-        return KAPPA_WEIGHT[model.kappa_head.kappa_map]
-    if not weight >= 0:
-        raise ValueError(f"kappa_weight must not be negative, and not {weight}")
-    return weight
-
-
-def kappa_fit_loss(latents: Latents, dim: int, weight: float) -> Tensor:
-    """-λ/(d-1) · mean log p(z_j | x_i) with everything but κ detached.
-
-    The division makes one λ serve every d: log p grows like d-1.
-    """
-    terms, _ = power_spherical_terms(latents, dim, detach_cosine=True)
-    return -weight / (dim - 1) * terms.mean()
 
 
 def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:

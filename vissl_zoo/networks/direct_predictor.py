@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vissl_zoo.networks.batch_norm import all_reduce_sum
 from vissl_zoo.networks.full_precision import autocast_disabled
-from vissl_zoo.networks.normalization import all_reduce_sum
 
 
 class DirectPredictor(nn.Module):

@@ -1,47 +1,40 @@
-"""Named recipes, and the command line that tyro makes of them."""
+"""What a training run is made of, as data, and the command line that tyro makes of it.
+
+The recipes themselves stand in the files of their methods, as what they change of a base: `vissl_zoo.methods.RECIPES`.
+"""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes.base import Data, MethodOptions, NamedRecipe, Recipe, Views
+from vissl_zoo.recipes.catalogue import NOT_MEASURED, NamedRecipe, cifar10, imagenet100
+from vissl_zoo.recipes.recipe import Data, MethodOptions, Recipe, Views
 
-
-def _discover() -> dict[str, NamedRecipe]:
-    """Every module here that has RECIPES, those of VI-SimSiam and so the demo first."""
-    names = sorted((m.name for m in pkgutil.iter_modules(__path__)), key=lambda n: (n != "vi_simsiam", n))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return {named.name: named for module in modules for named in getattr(module, "RECIPES", ())}
-
-
-RECIPES = _discover()
 DEFAULT = "demo"
 
 
-def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
-    """Command line to recipe: an optional recipe name, then flags that change its fields.
+def parse(arguments: Sequence[str], recipes: Mapping[str, NamedRecipe], *, prog: str = "train.py") -> Recipe:
+    """Command line to recipe: an optional name among `recipes`, then flags that change its fields.
 
     `--help` prints and exits with 0; `RECIPE --help` shows that recipe's values.
 
     Raises:
         UserError: one line, for an unknown recipe or flag, or a value a flag cannot take.
     """
+    from vissl_zoo.cli import parse_flags  # tyro, which only a command line needs
+
     arguments = list(arguments)
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else DEFAULT
-    if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}{_close(name, RECIPES)}; there are: {', '.join(RECIPES)}")
-    named = RECIPES[name]
+    if name not in recipes:
+        raise UserError(f"unknown recipe {name!r}{_close(name, recipes)}; there are: {', '.join(recipes)}")
+    named = recipes[name]
     if named.recipe.output_dir is None:
         named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
-    others = "\n".join(
-        f"- {other}: {RECIPES[other].about}" for other in RECIPES
-    )  # dashes keep the lines apart
+    # Dashes keep the lines apart.
+    others = "\n".join(f"- {other}: {recipes[other].about}" for other in recipes)
     description = (
         f"{named.statement}\n\n`{prog} RECIPE --help` shows the values of another recipe:\n\n{others}"
     )
@@ -64,18 +57,20 @@ def parse(arguments: Sequence[str], *, prog: str = "train.py") -> Recipe:
     return recipe
 
 
-def _close(name: str, names: Sequence[str]) -> str:
+def _close(name: str, names: Mapping[str, NamedRecipe]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 __all__ = [
     "DEFAULT",
-    "RECIPES",
+    "NOT_MEASURED",
     "Data",
     "MethodOptions",
     "NamedRecipe",
     "Recipe",
     "Views",
+    "cifar10",
+    "imagenet100",
     "parse",
 ]

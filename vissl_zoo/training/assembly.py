@@ -14,8 +14,8 @@ from vissl_zoo.cpu.small_maps import use_small_maps
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.methods import Method, create_method
 from vissl_zoo.models import create_model
-from vissl_zoo.networks.normalization import synchronize_batch_norm
-from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.networks.batch_norm import synchronize_batch_norm
+from vissl_zoo.recipes import Recipe
 from vissl_zoo.views import ViewPipeline
 
 
@@ -83,7 +83,7 @@ def _try_sizes(model: nn.Module, recipe: Recipe) -> None:
 def build_method(recipe: Recipe, model: nn.Module, device: torch.device) -> Method:
     """The recipe's method around its model, on this process's device."""
     try:
-        method = create_method(recipe.method.name, model, **recipe.method.method_args())
+        method = create_method(recipe.method.name, model, recipe.method)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--method: {first_line(error)}") from error
     if recipe.sync_batch_norm:

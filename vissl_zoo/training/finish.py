@@ -12,7 +12,7 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.report import write_report
 from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.methods import Method
-from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.assembly import restore_backbone
 from vissl_zoo.training.run_folder import Run
 

@@ -14,7 +14,7 @@ from vissl_zoo.cpu.allocator import keep_freed_memory
 from vissl_zoo.cpu.cores import take_cores
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
-from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.recipes import Recipe
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
 from vissl_zoo.output import write_text
-from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from vissl_zoo.training.doctor import Doctor
 from vissl_zoo.training.launch import describe_precision, start_tracker

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes.base import Recipe
+from vissl_zoo.recipes import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from vissl_zoo.networks.kappa import EXP_BOUND, KAPPA_FLOOR, KAPPA_MAPS, KappaHead
+from vissl_zoo.networks.kappa_head import EXP_BOUND, KAPPA_FLOOR, KAPPA_MAPS, KappaHead
 
 
 def constant_head(kappa_map, u, **kwargs):

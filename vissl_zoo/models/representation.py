@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from vissl_zoo.networks.kappa import KappaHead
-from vissl_zoo.networks.prototypes import PrototypeHead
+from vissl_zoo.networks.kappa_head import KappaHead
+from vissl_zoo.networks.prototype_head import PrototypeHead
 
 HEAD_NAMES = ("kappa_head", "prototype_head")
+HEAD_PREFIXES = tuple(f"{name}." for name in HEAD_NAMES)
 
 
 class Representation(NamedTuple):
@@ -124,7 +125,7 @@ def add_kappa_head(
     Args:
         model: any timm classification model or backbone, but no `features_only` wrapper.
         latent_dim: ambient dimension of the sphere that κ will be fitted on.
-        kappa_map: "softplus" or "exp", see `vissl_zoo.networks.kappa.KappaHead`.
+        kappa_map: "softplus" or "exp", see `vissl_zoo.networks.kappa_head.KappaHead`.
         kappa_hidden: width of the head's hidden layer, by default that of the embedding.
 
     Raises:

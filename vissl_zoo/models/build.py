@@ -1,10 +1,8 @@
 """Build a model of the zoo: timm builds and loads its backbone, the heads are added to it.
 
-The backbone's own timm entrypoint does all that timm can do: arguments, `features_only`, other input
-channels, resized position embeddings. It is handed the backbone's weights as a state dict, so registered and
-generic names load in one way, and a feature extractor is timm's to the bit. The weights of the heads are
-checked strictly here. (Considered: our own subclasses through `build_model_with_cfg`. That serves only
-backbones known in advance, and restates the arguments and filters of each entrypoint.)
+The backbone's own timm entrypoint does all that timm can do: arguments, `features_only`, other input channels, resized
+position embeddings. It is handed the backbone's weights as a state dict, so registered and generic names load in one
+way, and a feature extractor is timm's to the bit. The weights of the heads are checked strictly here.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from vissl_zoo.models._backbones import backbone_entrypoint
-from vissl_zoo.models._checkpoint import (
+from vissl_zoo.models.backbones import backbone_entrypoint
+from vissl_zoo.models.head_weights import (
     adapt_classifier,
     check_backbone_keys,
     describe_misfit,
@@ -23,13 +21,17 @@ from vissl_zoo.models._checkpoint import (
     settle_head_args,
     split_heads,
 )
-from vissl_zoo.models._pretrained import SOURCE_KEYS, resolve_cfg, row_of
-from vissl_zoo.models._reading import read_weights
-from vissl_zoo.models._representation import build_kappa_head, device_and_dtype, embedding_width, with_heads
-from vissl_zoo.networks.prototypes import PrototypeHead
+from vissl_zoo.models.pretrained_cfg import SOURCE_KEYS, resolve_cfg, row_of
+from vissl_zoo.models.read_weights import read_weights
+from vissl_zoo.models.representation import build_kappa_head, device_and_dtype, embedding_width, with_heads
+from vissl_zoo.networks.prototype_head import PrototypeHead
 
 HEAD_DEFAULTS = {"latent_dim": 2048, "kappa_map": "softplus", "kappa_hidden": None}
-"""Arguments of the heads where neither the caller nor the weights say anything."""
+"""Arguments of the heads where neither the method, the caller nor the weights say anything."""
+PROTOTYPE_ARGS = ("prototypes", "bottleneck_dim", "teacher_temperature")
+"""Further ones of a method that has a prototype head."""
+HEAD_ARGS = frozenset((*HEAD_DEFAULTS, *PROTOTYPE_ARGS, "backbone", "kappa_head"))
+"""Arguments of the zoo's models that timm's own do not take."""
 
 _NO_SOURCE = dict.fromkeys(SOURCE_KEYS)
 
@@ -37,9 +39,9 @@ _NO_SOURCE = dict.fromkeys(SOURCE_KEYS)
 def build_model(
     variant: str,
     backbone: str,
-    pretrained: bool = False,
-    generic: bool = False,
-    extra_defaults: Mapping[str, Any] | None = None,
+    pretrained: bool,
+    generic: bool,
+    head_defaults: Mapping[str, Any],
     /,
     *,
     pretrained_cfg: Any = None,
@@ -59,8 +61,8 @@ def build_model(
         backbone: timm's name of the backbone, or "resnet18_cifar".
         pretrained: load the weights that the configuration points at.
         generic: `variant` takes its backbone as an argument, which config.json then has to keep.
-        extra_defaults: defaults of the heads beside or in place of `HEAD_DEFAULTS`; DINO's prototype head
-            exists when `prototypes` is among them.
+        head_defaults: defaults of the heads beside or in place of `HEAD_DEFAULTS`; a prototype head exists when
+            `prototypes` is among them.
         pretrained_cfg: timm configuration, tag of one, or None for the registered default.
         pretrained_cfg_overlay: entries that replace those of the configuration, such as `file`.
         cache_dir: folder for downloads.
@@ -77,8 +79,8 @@ def build_model(
         RuntimeError: weights are missing or do not fit; one line that names keys.
     """
     cfg = resolve_cfg(variant, backbone if generic else None, pretrained_cfg, pretrained_cfg_overlay)
-    defaults = {**HEAD_DEFAULTS, **(extra_defaults or {})}
-    given = {key: kwargs.pop(key, None) for key in defaults}
+    defaults = {**HEAD_DEFAULTS, **head_defaults}
+    given = _given_head_args(defaults, kwargs)
     row = row_of(cfg)
     stored = dict(row.model_args) if row else {}
     kwargs = {**{k: v for k, v in stored.items() if k not in defaults}, **kwargs}
@@ -107,22 +109,42 @@ def build_model(
         return model
 
     if weights is not None:
-        new_classifier = num_classes != source.get("num_classes")
-        check_backbone_keys(model, weights, new_classifier, variant)
-    head = prototype_head = None
-    if kappa_head:
-        head = build_kappa_head(model, head_args)
-        if "prototypes" in defaults:
-            args = {key: head_args[key] for key in ("prototypes", "bottleneck_dim", "teacher_temperature")}
-            prototype_head = PrototypeHead(embedding_width(model), **args, **device_and_dtype(model))
-    with_heads(model, head, prototype_head)
+        check_backbone_keys(model, weights, num_classes != source.get("num_classes"), variant)
+    _add_heads(model, head_args if kappa_head else None)
     if heads is not None and kappa_head:
         load_heads_strictly(model, heads, variant)
-    kwargs.pop("pretrained_model_args", None)
-    timm_args = {k: v for k, v in kwargs.items() if k not in ("device", "dtype")}
+    timm_args = {k: v for k, v in kwargs.items() if k not in ("device", "dtype", "pretrained_model_args")}
     own = {"num_classes": num_classes, **({"backbone": backbone} if generic else {})}
     model._model_args = {**timm_args, **own, **head_args}
     return model
+
+
+def _given_head_args(defaults: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take what the caller says of the heads out of `kwargs`; None for what is left open.
+
+    κ lives on the sphere of a prototype head's bottleneck: `latent_dim` and `bottleneck_dim` name one number.
+    """
+    given = {key: kwargs.pop(key, None) for key in defaults}
+    if "bottleneck_dim" in defaults:
+        latent, bottleneck = given["latent_dim"], given["bottleneck_dim"]
+        if None not in (latent, bottleneck) and latent != bottleneck:
+            raise ValueError(
+                f"latent_dim={latent} and bottleneck_dim={bottleneck} must agree: they are one sphere"
+            )
+        given["latent_dim"] = given["bottleneck_dim"] = bottleneck or latent
+        defaults["latent_dim"] = defaults["bottleneck_dim"]
+    return given
+
+
+def _add_heads(model: nn.Module, args: dict[str, Any] | None) -> None:
+    """Give the model its κ head, and a prototype head where the arguments tell of one; None for neither."""
+    head = prototype_head = None
+    if args is not None:
+        head = build_kappa_head(model, args)
+        if "prototypes" in args:
+            own = {key: args[key] for key in PROTOTYPE_ARGS}
+            prototype_head = PrototypeHead(embedding_width(model), **own, **device_and_dtype(model))
+    with_heads(model, head, prototype_head)
 
 
 def _build_backbone(
@@ -143,10 +165,10 @@ def _build_backbone(
         wrapping = ("features_only", "out_indices", "feature_cls")
         args = {k: v for k, v in args.items() if k not in wrapping}
         bare = entrypoint(pretrained=False, **{**args, "in_chans": (cfg.get("input_size") or (3,))[0]})
-        misfit = describe_misfit(bare, weights, where, variant)
+        misfit = describe_misfit(bare.state_dict(), weights)
         if misfit is None:
             raise
-        raise RuntimeError(misfit) from None
+        raise RuntimeError(f"the weights in {where} are not those of {variant}: {misfit}") from None
 
 
 def _restore_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from vissl_zoo.networks import normalization
-from vissl_zoo.networks.normalization import all_reduce_sum, synchronize_batch_norm, world_size
+from vissl_zoo.networks import batch_norm
+from vissl_zoo.networks.batch_norm import all_reduce_sum, synchronize_batch_norm, world_size
 
-DRIVER = Path(__file__).with_name("normalization_driver.py")
+DRIVER = Path(__file__).with_name("batch_norm_driver.py")
 CPU = torch.device("cpu")
 
-_spec = importlib.util.spec_from_file_location("normalization_driver", DRIVER)
+_spec = importlib.util.spec_from_file_location("batch_norm_driver", DRIVER)
 driver = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(driver)
 every_layer = pytest.mark.parametrize("name", driver.layers())
@@ -57,7 +57,7 @@ def converted(monkeypatch):
 
     def converted(module):
         with monkeypatch.context() as patch:
-            patch.setattr(normalization, "world_size", lambda: 2)
+            patch.setattr(batch_norm, "world_size", lambda: 2)
             return synchronize_batch_norm(module, CPU)
 
     return converted
@@ -115,9 +115,9 @@ def twins(converted, monkeypatch):
 
     def twins(layer):
         layer = converted(layer)
-        monkeypatch.setattr(normalization, "world_size", lambda: 2)
-        monkeypatch.setattr(normalization.dist, "all_gather", all_gather)
-        monkeypatch.setattr(normalization.dist, "all_reduce", lambda sums: sums.mul_(2))
+        monkeypatch.setattr(batch_norm, "world_size", lambda: 2)
+        monkeypatch.setattr(batch_norm.dist, "all_gather", all_gather)
+        monkeypatch.setattr(batch_norm.dist, "all_reduce", lambda sums: sums.mul_(2))
         return layer
 
     return twins
@@ -150,6 +150,6 @@ def test_half_precision_is_normalised_in_float32(twins, dtype, channels_last):
 
 def test_a_wrong_shape_is_refused_as_torch_does(converted, monkeypatch):
     layer = converted(nn.BatchNorm2d(3))
-    monkeypatch.setattr(normalization, "world_size", lambda: 2)
+    monkeypatch.setattr(batch_norm, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="expected 4D"):
         layer(torch.randn(4, 3))

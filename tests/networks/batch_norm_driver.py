@@ -1,6 +1,6 @@
 """Batch norms on two halves of a batch, in the two processes that torchrun starts.
 
-    torchrun --nproc_per_node 2 tests/networks/normalization_driver.py RESULT.safetensors
+    torchrun --nproc_per_node 2 tests/networks/batch_norm_driver.py RESULT.safetensors
 
 `layers`, `inputs` and `measure` are also what the test calls in its own process on the whole batch.
 """
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from vissl_zoo.networks.normalization import synchronize_batch_norm
+from vissl_zoo.networks.batch_norm import synchronize_batch_norm
 
 CHANNELS, BATCH, ROUNDS = 5, 8, 2
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from timm.models import resolve_pretrained_cfg
 
-from vissl_zoo.models._backbones import backbone_cfg
+from vissl_zoo.models.backbones import backbone_cfg
 from vissl_zoo.weights import ShippedWeights, shipped
 
 SOURCE_KEYS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source")

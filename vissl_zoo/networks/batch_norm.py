@@ -10,7 +10,6 @@ from functools import lru_cache
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -166,6 +165,10 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if world_size() == 1:
         return module
     if device.type == "cuda":
+        from timm.layers import (
+            convert_sync_batchnorm,  # timm's import registers the methods, which need this file
+        )
+
         return convert_sync_batchnorm(module)
     for child in module.modules():
         if isinstance(child, _BatchNorm) and not isinstance(child, _GlobalStatistics):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -89,11 +89,6 @@ class MethodOptions:
     def model_args(self) -> dict[str, Any]:
         """Keyword arguments of the timm model, which its config.json keeps."""
         return {k: getattr(self, k) for k in self.model_options}
-
-    def method_args(self) -> dict[str, Any]:
-        """Keyword arguments of the method."""
-        names = [f.name for f in dataclasses.fields(self)]
-        return {k: getattr(self, k) for k in names if k not in self.model_options}
 
 
 @dataclass(frozen=True)
@@ -181,63 +176,61 @@ class Recipe:
             largest = LARGEST_WHOLE if isinstance(value, int) else LARGEST
             if not abs(value) <= largest:  # also of a NaN
                 raise UserError(f"--{flag} must be a finite number of at most {largest:.0e}, not {value}")
-        positive = {
-            "image-size": self.image_size,
-            "batch-size": self.batch_size,
-            "gradient-accumulation": self.gradient_accumulation,
-            "lr": self.lr,
-            "lr-batch-size": self.lr_batch_size,
-            "log-every": self.log_every,
-            "save-every": self.save_every,
-            "report-images": self.report_images,
-            "data.memory-gib": self.data.memory_gib,
-            "data.buffer": self.data.buffer,
-        }
-        if self.max_steps is None:
-            positive["epochs"] = self.epochs
-        else:
-            positive["max-steps"] = self.max_steps
-        if self.max_minutes is not None:
-            positive["max-minutes"] = self.max_minutes
-        if self.threads is not None:
-            positive["threads"] = self.threads
-        if self.clip_gradient is not None:
-            positive["clip-gradient"] = self.clip_gradient
-        for flag, value in positive.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise UserError(f"--{flag} must be a positive number, not {value}")
-        for flag, value in {
-            "warmup-epochs": self.warmup_epochs,
-            "weight-decay": self.weight_decay,
-            "data.workers": self.data.workers or 0,
-            "data.disk-gib": self.data.disk_gib,
-            "seed": self.seed,
-        }.items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise UserError(f"--{flag} must not be negative, and not {value}")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"--momentum must be in [0, 1), not {self.momentum}")
-        if not 0 <= self.data.max_bad_fraction <= 1:
-            raise UserError(f"--data.max-bad-fraction must be in [0, 1], not {self.data.max_bad_fraction}")
-        if self.seed >= 2**32:
-            raise UserError(f"--seed must be less than 2**32, not {self.seed}")
-        if self.views.standard < 2:
-            raise UserError(
-                f"--views.standard must be at least 2, not {self.views.standard}: one view is predicted from another"
-            )
-        if self.views.low < 0:
-            raise UserError(f"--views.low must not be negative, and not {self.views.low}")
-        if self.data.streaming and self.max_steps is None:
-            raise UserError("--data.streaming needs --max-steps: a stream does not say how long it is")
-        if self.batch_size < 2:
-            raise UserError("--batch-size must be at least 2: batch norm needs more than one image")
-        if self.views.low > 0 and self.views.low_size is None:
-            raise UserError("--views.low needs --views.low-size, the side of those views in pixels")
-        if self.views.low > 0 and not 0 < self.views.low_size < self.image_size:
-            raise UserError(  # of equal size they would pass for standard views, which are targets
-                f"--views.low-size must be positive and less than --image-size {self.image_size}, "
-                f"not {self.views.low_size}"
-            )
+        for names, holds, must in _RULES:
+            for name in names.split():
+                value = operator.attrgetter(name)(self)
+                if value is not None and not holds(self, value):
+                    flag = name.replace("_", "-")
+                    raise UserError(f"--{flag} {must.format(value=value, size=self.image_size)}")
+
+
+# Fields, what must hold of each of them (None is never asked), and the error behind the flag's name otherwise.
+_RULES: tuple[tuple[str, Callable[[Recipe, Any], bool], str], ...] = (
+    (
+        "image_size batch_size gradient_accumulation max_steps lr lr_batch_size clip_gradient log_every save_every "
+        "max_minutes threads report_images data.memory_gib data.buffer",
+        lambda recipe, value: value > 0,
+        "must be a positive number, not {value}",
+    ),
+    (
+        "warmup_epochs weight_decay seed data.workers data.disk_gib views.low",
+        lambda recipe, value: value >= 0,
+        "must not be negative, and not {value}",
+    ),
+    (
+        "epochs",
+        lambda recipe, value: value > 0 or recipe.max_steps is not None,
+        "must be a positive number, not {value}",
+    ),
+    ("momentum", lambda recipe, value: 0 <= value < 1, "must be in [0, 1), not {value}"),
+    ("seed", lambda recipe, value: value < 2**32, "must be less than 2**32, not {value}"),
+    (
+        "batch_size",
+        lambda recipe, value: value >= 2,
+        "must be at least 2: batch norm needs more than one image",
+    ),
+    ("data.max_bad_fraction", lambda recipe, value: 0 <= value <= 1, "must be in [0, 1], not {value}"),
+    (
+        "data.streaming",
+        lambda recipe, value: not value or recipe.max_steps is not None,
+        "needs --max-steps: a stream does not say how long it is",
+    ),
+    (
+        "views.standard",
+        lambda recipe, value: value >= 2,
+        "must be at least 2, not {value}: one view is predicted from another",
+    ),
+    (
+        "views.low",
+        lambda recipe, value: value == 0 or recipe.views.low_size is not None,
+        "needs --views.low-size, the side of those views in pixels",
+    ),
+    (  # of equal size they would pass for standard views, which are targets
+        "views.low_size",
+        lambda recipe, value: recipe.views.low == 0 or 0 < value < recipe.image_size,
+        "must be positive and less than --image-size {size}, not {value}",
+    ),
+)
 
 
 def _numbers(options: Any, prefix: str = "") -> Iterator[tuple[str, int | float]]:
@@ -250,31 +243,3 @@ def _numbers(options: Any, prefix: str = "") -> Iterator[tuple[str, int | float]
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not isinstance(number, bool):
                 yield flag, number
-
-
-@dataclass(frozen=True)
-class NamedRecipe:
-    """A recipe under its name, with what a reader asks first.
-
-    `cost` and `expected` say where a figure comes from; what nobody has measured yet says so.
-    """
-
-    name: str
-    recipe: Recipe
-    about: str
-    cost: str
-    expected: str
-
-    @property
-    def command(self) -> str:
-        """The command that runs it."""
-        if self.name == "demo":
-            return "accelerate launch train.py"
-        return f"accelerate launch train.py {self.name} --data.path {self.recipe.data.path}"
-
-    @property
-    def statement(self) -> str:
-        """What it is, its command, its cost and what to expect: the head of its `--help`."""
-        return "\n\n".join(
-            [self.about, f"Command: {self.command}", f"Cost: {self.cost}", f"Expected: {self.expected}"]
-        )

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes import RECIPES
+from vissl_zoo.methods import RECIPES
 
 DEMO = RECIPES["demo"].recipe
 

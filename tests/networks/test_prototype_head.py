@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vissl_zoo.networks.prototypes import PrototypeHead
+from vissl_zoo.networks.prototype_head import PrototypeHead
 
 
 @pytest.fixture

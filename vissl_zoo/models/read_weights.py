@@ -15,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 from timm.models import load_pretrained
 from torch import Tensor, nn
 
-from vissl_zoo.models._pretrained import has_source, no_weights, row_of
+from vissl_zoo.errors import first_line
+from vissl_zoo.models.pretrained_cfg import has_source, no_weights, row_of
+from vissl_zoo.models.representation import HEAD_PREFIXES
 from vissl_zoo.weights import sha256_of
 
 HEADER = "vissl_zoo"
@@ -52,16 +54,29 @@ def read_weights(cfg: dict[str, Any], cache_dir: str | os.PathLike | None = None
         row.verify()
     path = _safetensors_file(cfg, cache_dir)
     if path is None:
-        return Checkpoint(
-            _by_timm(cfg, cache_dir), {}, str(cfg.get("file") or cfg.get("url") or "the weights")
-        )
+        where = str(cfg.get("file") or cfg.get("url") or "the weights")
+        return Checkpoint(unwrapped(_by_timm(cfg, cache_dir)), {}, where)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: _single(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (no mapping)
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise RuntimeError(f"{path} cannot be read as safetensors: {_first_line(error)}") from error
-    return Checkpoint(weights, header.get("model_args", {}), str(path))
+        raise RuntimeError(f"{path} cannot be read as safetensors: {first_line(error)}") from error
+    return Checkpoint(unwrapped(weights), header.get("model_args", {}), str(path))
+
+
+def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the keys of the bare model, where a wrapper has put its prefix before them.
+
+    `module.` (DistributedDataParallel) and `_orig_mod.` (torch.compile) go wherever they lead, also stacked. `model.`
+    and `backbone.` could be names of a model's own, and go where every key of the trunk has the prefix.
+    """
+    weights = {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in weights.items()}
+    for prefix in ("model.", "backbone."):
+        trunk = [key for key in weights if not key.startswith(HEAD_PREFIXES)]
+        if trunk and all(key.startswith(prefix) for key in trunk):
+            return unwrapped({key.removeprefix(prefix): value for key, value in weights.items()})
+    return weights
 
 
 def _safetensors_file(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) -> Path | None:
@@ -90,7 +105,7 @@ def _from_hub(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) -> Path:
     try:
         found = hf_hub_download(repo_id, filename, revision=revision or None, cache_dir=cache_dir)
     except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
-        raise RuntimeError(f"{filename} of {cfg['hf_hub_id']} cannot be had: {_first_line(error)}") from error
+        raise RuntimeError(f"{filename} of {cfg['hf_hub_id']} cannot be had: {first_line(error)}") from error
     _check_blob(Path(found))
     return Path(found)
 
@@ -129,7 +144,3 @@ def _by_timm(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) -> dict[s
 def _single(value: Tensor) -> Tensor:
     """Half precision becomes float32, so that timm's sums over input channels are not rounded again."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vissl_zoo.models._representation import HEAD_NAMES
+from vissl_zoo.models.representation import HEAD_PREFIXES
 
 
 def split_heads(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Split a state dict into the backbone's part and the part of the κ and prototype heads."""
-    heads = {k: v for k, v in weights.items() if k.startswith(tuple(f"{n}." for n in HEAD_NAMES))}
+    heads = {k: v for k, v in weights.items() if k.startswith(HEAD_PREFIXES)}
     return {k: v for k, v in weights.items() if k not in heads}, heads
 
 
@@ -53,17 +53,11 @@ def load_heads_strictly(model: nn.Module, heads: dict[str, Tensor], architecture
     Raises:
         RuntimeError: a key is missing, unknown or of another shape; the message names them.
     """
-    own = split_heads(model.state_dict())[1]
-    problems = {
-        "lack": own.keys() - heads.keys(),
-        "have unknown": heads.keys() - own.keys(),
-        "have another shape of": {k for k in own.keys() & heads.keys() if own[k].shape != heads[k].shape},
-    }
-    if any(problems.values()):
-        found = "; ".join(f"they {what} {', '.join(sorted(keys))}" for what, keys in problems.items() if keys)
+    misfit = describe_misfit(split_heads(model.state_dict())[1], heads)
+    if misfit:
         raise RuntimeError(
-            f"the weights do not fit the κ head of {architecture}: {found}. Pass kappa_head=False for the "
-            "backbone alone, or the latent_dim and prototypes that the weights were made with"
+            f"the weights do not fit the κ head of {architecture}: {misfit}. Pass kappa_head=False for the backbone "
+            "alone, or the latent_dim and prototypes that the weights were made with"
         )
     model.load_state_dict(heads, strict=False)  # the keys were compared above
 
@@ -91,22 +85,15 @@ def settle_head_args(
     return {key: said[key] if given[key] is None else given[key] for key in defaults}
 
 
-def describe_misfit(
-    model: nn.Module, weights: dict[str, Tensor], where: str, architecture: str
-) -> str | None:
-    """Say in one line how weights and a model of another architecture differ; None if they do not."""
-    own = model.state_dict()
+def describe_misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """Say in one line how weights and a model's `own` state dict differ; None if they do not."""
     problems = {
-        "lack": sorted(own.keys() - weights.keys()),
-        "have unknown": sorted(weights.keys() - own.keys()),
-        "have another shape of": sorted(
-            k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape
-        ),
+        "lack": own.keys() - weights.keys(),
+        "have unknown": weights.keys() - own.keys(),
+        "have another shape of": {k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape},
     }
-    if not any(problems.values()):
-        return None
-    found = "; ".join(f"they {what} {_listed(keys)}" for what, keys in problems.items() if keys)
-    return f"the weights in {where} are not those of {architecture}: {found}"
+    found = [f"they {what} {_listed(sorted(keys))}" for what, keys in problems.items() if keys]
+    return "; ".join(found) or None
 
 
 def _listed(keys: list[str], limit: int = 4) -> str:

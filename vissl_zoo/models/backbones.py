@@ -18,7 +18,7 @@ from timm.models import (
 from timm.models.resnet import BasicBlock
 from torch import nn
 
-from vissl_zoo.models._representation import device_and_dtype
+from vissl_zoo.models.representation import device_and_dtype
 
 
 class CifarResNet(ResNet):

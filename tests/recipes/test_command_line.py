@@ -9,18 +9,23 @@ import textwrap
 
 import pytest
 
+from vissl_zoo import recipes
 from vissl_zoo.errors import UserError
-from vissl_zoo.recipes import RECIPES, parse
+from vissl_zoo.methods import RECIPES
 
 FLAGS = """--output-dir --model --image-size --batch-size --epochs --max-steps --log-every --seed --resume
     --mixed-precision --data.path --data.image-column --data.label-column --data.split"""
 ONE_OF_EACH_METHOD = ["demo", "simsiam_resnet18_cifar10", "dino_resnet18_cifar10"]
 
 
+def parse(arguments):
+    return recipes.parse(arguments, RECIPES)
+
+
 def flags(options, prefix="--"):
     """(flag, docstring) of every leaf of a recipe."""
     documented = {}
-    for cls in type(options).__mro__[:-1]:
+    for cls in reversed(type(options).__mro__[:-1]):
         [body] = [node.body for node in ast.parse(textwrap.dedent(inspect.getsource(cls))).body]
         for field, below in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
