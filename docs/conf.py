@@ -18,11 +18,12 @@ html_title = "vissl_zoo"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "imported-members": True}
+autodoc_default_options = {"members": True, "imported-members": True, "no-value": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
+suppress_warnings = ["ref.python"]  # an attribute `mean` is one of several: its class is plain to see
 highlight_language = "text"  # of a block that names no language: most are commands
 default_role = "code"  # the docstrings are plain prose with `code` in single backticks
 
