@@ -26,11 +26,11 @@ from options import Options, main
 from pictures import write_folder
 from torch.utils.flop_counter import FlopCounterMode
 from training import processor_ratio
+from vissl_zoo.photos.engine import score_images
 
 import vissl_zoo  # noqa: F401  (registers the models)
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.data import open_images
-from vissl_zoo.photos.engine import score_images
 
 MODEL, PEER_MODEL, SIZE = "vi_simsiam_resnet18", "resnet18", 224
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp")

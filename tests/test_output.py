@@ -1,9 +1,11 @@
 """Files written whole, and numbers as text."""
 
+import os
+
 import pytest
 
 from vissl_zoo.errors import UserError, first_line
-from vissl_zoo.output import short_number, write_text, write_whole
+from vissl_zoo.output import output_file, short_number, write_text, write_whole
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
@@ -38,3 +40,22 @@ def test_numbers_are_short(value, text):
 def test_the_first_line_that_says_something():
     assert first_line(RuntimeError("\n  a\nb")) == "a"
     assert first_line(KeyError()) == "KeyError"
+
+
+def test_outputs_are_checked_before_the_work(tmp_path):
+    assert output_file(None, "--output", (".csv",)) is None
+    assert output_file(str(tmp_path / "A.CSV"), "--output", (".csv",)) == tmp_path / "A.CSV"
+    (tmp_path / "d.csv").mkdir()
+    for name, message in [("a.txt", "must end"), ("d.csv", "a folder"), ("no/a.csv", "no folder")]:
+        with pytest.raises(UserError, match=message):
+            output_file(str(tmp_path / name), "--output", (".csv",))
+
+
+def test_what_is_read_is_not_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").touch()
+    os.symlink("a.csv", tmp_path / "link.csv")
+    for name in ("a.csv", "./a.csv", str(tmp_path / "link.csv")):
+        with pytest.raises(UserError, match="written over"):
+            output_file(name, "--output", (".csv",), [None, "a.csv"])
+    assert output_file("b.csv", "--output", (".csv",), ["a.csv"])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vissl_zoo.data import open_image
     from vissl_zoo.fitting import fit_kappa
     from vissl_zoo.models import Representation, add_kappa_head, create_model
+    from vissl_zoo.photos.scoring import score
     from vissl_zoo.version import __version__
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "create_model",
     "fit_kappa",
     "open_image",
+    "score",
 ]
 
 __getattr__, __dir__ = load_on_demand(
@@ -30,6 +32,7 @@ __getattr__, __dir__ = load_on_demand(
         "data": ("open_image",),
         "fitting": ("fit_kappa",),
         "models": ("Representation", "add_kappa_head", "create_model"),
+        "photos.scoring": ("score",),
         "version": ("__version__",),
     },
 )

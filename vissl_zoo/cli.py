@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import inspect
 import io
+import itertools
+import math
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import docstring_parser
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from vissl_zoo.errors import UserError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Within:
+    """The numbers that a flag takes, written into its type: `Annotated[int, Within(1)]`. `above` leaves `low` out."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.above else 'at least'} {self.low}"
+        return f"in {'(' if self.above else '['}{self.low}, {self.high}]"
+
+
+Count = Annotated[int, Within(1)]
+OptionalCount = Annotated[int | None, Within(1)]
+Seed = Annotated[int, Within(0, 2**32 - 1)]
+Fraction = Annotated[float, Within(0, 1, above=True)]
+
+# Arguments without a flag.
 ScoresFile = Annotated[
     tyro.conf.Positional[str | None], tyro.conf.arg(metavar="SCORES", help_behavior_hint="")
+]
+ImageFile = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="IMAGE", help_behavior_hint="")]
+Paths = Annotated[
+    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")
+]
+Evaluations = Annotated[
+    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="A B", help_behavior_hint="")
 ]
 
 _RULES = ConstructorRegistry()
@@ -65,12 +101,25 @@ def parse_flags(
             raise
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} --help)") from None
     sys.stderr.write(said.getvalue())
+    _check_numbers(options)
     return options
 
 
 def leave_closed_stdout() -> None:
     """After a BrokenPipeError: `| head` has read enough, and nothing more can be said on stdout, not even at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_numbers(options: Any, prefix: str = "--") -> None:
+    """Hold every number against the `Within` of its field, in nested dataclasses too."""
+    hints = get_type_hints(type(options), include_extras=True)
+    for field in dataclasses.fields(options):
+        value, flag = getattr(options, field.name), prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, f"{flag}.")
+        for limits in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(limits, Within) and value is not None and value not in limits:
+                raise UserError(f"{flag} must be {limits}, not {value}")
 
 
 @_RULES.primitive_rule
@@ -109,12 +158,14 @@ def _join_lines_of_help(options: Any) -> None:
 
 @lru_cache
 def _docstrings(kind: type) -> dict[str, str]:
-    """The docstring of each field of a dataclass, its own or inherited; none where there is no source to read."""
+    """The string below each field of a dataclass, its own or inherited; none where there is no source to read."""
     found = {}
     for parent in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
-        with contextlib.suppress(OSError, TypeError):
-            parameters = docstring_parser.parse_from_object(parent).params
-            found |= {p.arg_name: p.description for p in parameters if p.description}
+        with contextlib.suppress(OSError, TypeError, SyntaxError):
+            [node] = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
+            for field, below in itertools.pairwise(node.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    found[ast.unparse(field.target)] = ast.literal_eval(below.value)
     return found
 
 

@@ -1,12 +1,38 @@
-"""Files written whole, and numbers as text: what every room that writes shares."""
+"""Files checked before the work and written whole, and numbers as text: what every room that writes shares."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vissl_zoo.errors import UserError
+
+
+def output_file(
+    path: str | os.PathLike | None, flag: str, suffixes: Sequence[str], reads: Iterable[str | None] = ()
+) -> Path | None:
+    """The file that a flag names, checked before any work is done for it; None if there is none.
+
+    Raises:
+        UserError: its suffix is not one of `suffixes`, it is a folder, its folder is absent or cannot be written, or it
+            is one of the files that the command `reads`.
+    """
+    if path is None:
+        return None
+    file = Path(os.path.expanduser(path))
+    if file.suffix.lower() not in suffixes:
+        raise UserError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}")
+    if file.is_dir():
+        raise UserError(f"{flag} {path}: that is a folder")
+    if not file.parent.is_dir():
+        raise UserError(f"{flag} {path}: there is no folder {file.parent}")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"{flag} {path}: the folder {file.parent} cannot be written")
+    where = os.path.realpath(file)
+    if any(os.path.realpath(os.path.expanduser(read)) == where for read in reads if read):
+        raise UserError(f"{flag} {path}: that file is read, and would be written over")
+    return file
 
 
 def write_whole(file: str | os.PathLike, write: Callable[[Path], object]) -> None:

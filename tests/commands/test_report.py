@@ -2,10 +2,9 @@
 
 import re
 
-import numpy as np
 import pytest
 
-from vissl_zoo.photos.score_table import read_scores
+from vissl_zoo.photos.score_table import read_scores, write_scores
 
 
 def test_page(run_command, scored, tmp_path):
@@ -38,8 +37,8 @@ def test_maps(how, run_command, scored, tmp_path):
 
 def test_without_embeddings_and_without_the_photos(run_command, scored, tmp_path):
     scores = read_scores(str(scored / "scores.parquet"))
-    scores.paths = [f"/gone/<b>{i}.jpg" for i in range(12)]
-    scores.write(tmp_path / "s.parquet", np.arange(12))
+    scores["path"] = [f"/gone/<b>{i}.jpg" for i in range(12)]
+    write_scores(tmp_path / "s.parquet", scores)
     assert run_command("report", tmp_path / "s.parquet", "--output", tmp_path / "r.html").code == 0
     page = (tmp_path / "r.html").read_text()
     assert page.count("cannot be read") == 12

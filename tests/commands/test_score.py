@@ -15,11 +15,9 @@ import torch
 from PIL import Image
 from scipy.stats import rankdata
 
-import vissl_zoo  # noqa: F401
 from vissl_zoo.commands import main
-from vissl_zoo.inference import model_hash
-from vissl_zoo.photos import scoring as run
-from vissl_zoo.photos.engine import score_images
+from vissl_zoo.inference import embed, model_hash
+from vissl_zoo.photos import scoring, unfinished
 
 COLUMNS = ["path", "kappa", "uncertainty", "percentile", "width", "height", "error", "model", "model_hash"]
 PHOTOS = Path(__file__).parents[3] / "shared/data/photos"
@@ -234,56 +232,45 @@ def test_a_second_call_scores_only_what_changed(run_command, small_export, photo
     assert np.isfinite(np.load(tmp_path / "e.npy")).all()
 
 
-def test_killed_in_the_middle(run_command, small_export, photos, tmp_path, monkeypatch):
+def test_stopped_in_the_middle(run_command, small_export, photos, tmp_path, monkeypatch):
     output = tmp_path / "s.parquet"
-    command = [
-        "score",
-        photos,
-        "--model",
-        small_export,
-        "--batch-size",
-        4,
-        "--output",
-        output,
-        "--embeddings",
-    ]
+    command = ["score", photos, "--model", small_export, "--batch-size", 4, "--output"]
 
-    def killed_after_a_batch(*arguments, **options):
-        batches = score_images(*arguments, **options)
-        yield next(batches)
-        # Nothing more reaches the disk, as after `kill -9`.
-        patch.setattr(run.Journal, "flush", lambda journal: None)
+    def stopped_after_a_batch(*arguments, **options):
+        yield next(embed(*arguments, **options))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "FLUSH_SECONDS", 0)
-        patch.setattr(run, "score_images", killed_after_a_batch)
-        assert run_command(*command, tmp_path / "e.npy").code == 130
-    partial = tmp_path / "s.parquet.partial"
-    assert not output.exists()
-    (part,) = partial.glob("*.part")
-    (partial / "0.part").write_bytes(part.read_bytes()[:100])  # as a disk that failed would leave it
-    (partial / ".x.tmp").write_bytes(part.read_bytes()[:100])  # as a kill while writing does
-    outcome = run_command(*command, tmp_path / "e.npy")
+        patch.setattr(scoring, "embed", stopped_after_a_batch)
+        assert run_command(*command, output, "--embeddings", tmp_path / "e.npy").code == 130
+    assert [file.name for file in tmp_path.iterdir()] == ["s.parquet.partial"]
+    outcome = run_command(*command, output, "--embeddings", tmp_path / "e.npy")
     assert outcome.code == 0, outcome.err
     assert "4 of 12 images were scored before" in outcome.err
-    assert not partial.exists()
-    command[-2] = whole = tmp_path / "whole.parquet"
-    assert run_command(*command, tmp_path / "whole.npy").code == 0
+    assert not list(tmp_path.glob("*.partial"))
+    whole = tmp_path / "whole.parquet"
+    assert run_command(*command, whole, "--embeddings", tmp_path / "whole.npy").code == 0
     np.testing.assert_allclose(read(output)["kappa"], read(whole)["kappa"], rtol=1e-5)
     np.testing.assert_allclose(np.load(tmp_path / "e.npy"), np.load(tmp_path / "whole.npy"), atol=1e-5)
 
 
 def test_work_of_other_settings_is_not_mixed_in(run_command, small_export, photos, tmp_path):
-    partial = tmp_path / "s.parquet.partial"
-    partial.mkdir()
-    (partial / "settings.json").write_text('{"model_hash": "other"}')
-    (partial / "x.part").write_bytes(b"PAR1")
-    (partial / "mine.txt").write_text("kept")
-    outcome = run_command("score", photos, "--model", small_export, "--output", tmp_path / "s.parquet")
+    output = tmp_path / "s.parquet"
+    with unfinished.Unfinished(output, {"model_hash": "other"}) as work:
+        work.add([unfinished.Row(str(photos / "00.jpg"), 1, 1.0, 0.5, 3, 4, None)])
+    outcome = run_command("score", photos, "--model", small_export, "--output", output)
     assert outcome.code == 0, outcome.err
     assert "left by another model or other settings" in outcome.err
-    assert [file.name for file in partial.iterdir()] == ["mine.txt"]
+    assert "before" not in outcome.err
+
+
+def test_a_file_of_others_in_the_place_of_the_work_is_one_line(run_command, small_export, photos, tmp_path):
+    (tmp_path / "s.csv.partial").write_text("mine")
+    outcome = run_command("score", photos, "--model", small_export, "--output", tmp_path / "s.csv")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "s.csv.partial: file is not a database" in outcome.err
+    assert (tmp_path / "s.csv.partial").read_text() == "mine"
 
 
 def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
@@ -310,7 +297,8 @@ def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
         (["{photos}", "--output", "no/folder/s.parquet"], "no folder"),
         (["{photos}", "--gallery", "g.png"], "--gallery"),
         (["{photos}", "--embeddings", "e.csv"], "--embeddings"),
-        (["{photos}", "--views", "0"], "--views"),
+        (["{photos}", "--views", "2"], "--views"),  # κ is of one clean view
+        (["{photos}", "--batch-size", "0"], "--batch-size"),
         (["{photos}", "--to", "nothing"], "nothing"),
         (["{photos}", "--to-file", "x.json"], "--to"),
         (["{photos}", "--output", "{photos}/00.jpg/s.parquet"], "no folder"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.photos.page import histogram, number
+from vissl_zoo.photos.page import histogram
 
 
 def test_histogram_counts_every_image():
@@ -18,8 +18,3 @@ def test_histogram_counts_every_image():
 @pytest.mark.parametrize("kappa, bars", [([], 0), ([3.0], 1), ([3.0, 3.0], 1), ([3.0, 4.0], 32)])
 def test_degenerate_histograms(kappa, bars):
     assert len(histogram(np.array(kappa))) == bars
-
-
-@pytest.mark.parametrize("value, text", [(0.01234567, "0.01235"), (12.3456, "12.35"), (12345.6, "12,346")])
-def test_numbers(value, text):
-    assert number(value) == text

@@ -6,11 +6,11 @@ from urllib.parse import parse_qs, urlparse
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.photos.score_table import Scores
 from vissl_zoo.photos.tool_formats import FORMATS, export_scores
 
 NAMES = ["a.jpg", "sub/b #1%?&.jpg", "=é.jpg", "bad.jpg"]
@@ -25,12 +25,13 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def scores(folder) -> Scores:
+def scores(folder) -> pd.DataFrame:
     kappa = np.array([1.1, 2.2, 3.3, np.nan], dtype=np.float32)
-    return Scores(
-        [f"photos/{name}" for name in NAMES], kappa, 1 / (1 + kappa), np.full(4, 5), np.full(4, 4),
-        [None, None, None, "broken"], np.arange(4), np.ones(4, bool), "zoo", "abc", str(folder),
-    )  # fmt: skip
+    table = pd.DataFrame(
+        {"path": [f"photos/{name}" for name in NAMES], "kappa": kappa, "uncertainty": 1 / (1 + kappa)}
+    ).assign(percentile=[100.0, 50.0, 0.0, np.nan], width=5, height=4, model="zoo", model_hash="abc")
+    table.attrs = {"folder": str(folder)}
+    return table
 
 
 @pytest.fixture
@@ -53,9 +54,9 @@ def test_fiftyone(scores, folder):
     declared = set(data["sample_fields"]) | {"filepath", "tags", "metadata"}
     for sample, i in zip(data["samples"], (2, 0, 1), strict=True):
         assert sample.keys() == declared  # from_dict does not widen the schema
-        assert os.path.samefile(sample["filepath"], folder / scores.paths[i])
+        assert os.path.samefile(sample["filepath"], folder / scores["path"][i])
         assert os.path.isabs(sample["filepath"])
-        assert np.float32(sample["kappa"]) == scores.kappa[i]
+        assert np.float32(sample["kappa"]) == scores["kappa"][i]
         assert sample["metadata"] == {"_cls": "ImageMetadata", "width": 5, "height": 4}
     assert all(kind.startswith("fiftyone.core.fields.") for kind in data["sample_fields"].values())
 
@@ -67,7 +68,7 @@ def test_cleanlab(scores, folder, embeddings):
     np.testing.assert_array_equal(features, embeddings[[2, 0, 1]])
     assert len(data) == len(features)
     assert [os.path.relpath(p, folder / "photos") for p in data["image"]] == [NAMES[2], NAMES[0], NAMES[1]]
-    np.testing.assert_allclose(data["certainty_score"], 1 - scores.uncertainty[[2, 0, 1]], rtol=1e-6)
+    np.testing.assert_allclose(data["certainty_score"], 1 - scores["uncertainty"][[2, 0, 1]], rtol=1e-6)
     assert not export_scores("cleanlab", scores, np.arange(4), folder / "x.json").files[1:]
 
 
@@ -77,11 +78,13 @@ def test_label_studio(scores, folder):
         url = urlparse(task["data"]["image"])
         assert url.path == "/data/local-files/"
         (name,) = parse_qs(url.query)["d"]
-        assert os.path.samefile(folder / name, folder / scores.paths[i])  # below the folder above the photos
+        assert os.path.samefile(
+            folder / name, folder / scores["path"][i]
+        )  # below the folder above the photos
         (prediction,) = task["predictions"]
         assert prediction["result"] == []
         assert prediction["model_version"] == "zoo"
-        assert prediction["score"] == pytest.approx(1 - scores.uncertainty[i], abs=1e-6)
+        assert prediction["score"] == pytest.approx(1 - scores["uncertainty"][i], abs=1e-6)
         assert isinstance(task["meta"], dict)
 
 
@@ -104,7 +107,7 @@ def test_lightly(scores, folder, embeddings):
 def test_rows_of_a_table_and_nothing_to_write(form, scores, folder):
     with pytest.raises(UserError, match="no image has a score"):
         export_scores(form, scores, np.array([3]), folder / "x.json")
-    scores.paths[0] = "data.parquet#7"
+    scores.loc[0, "path"] = "data.parquet#7"
     with pytest.raises(UserError, match=r"data\.parquet#7"):
         export_scores(form, scores, np.arange(4), folder / "x.json")
     assert not (folder / "x.json").exists()

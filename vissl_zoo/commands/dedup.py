@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from vissl_zoo.cli import ScoresFile, parse_flags
+from vissl_zoo.cli import Fraction, ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
+from vissl_zoo.output import output_file
 from vissl_zoo.photos.duplicates import Groups, find_duplicates, random_cosines
 from vissl_zoo.photos.score_table import (
-    Scores,
-    check_output,
-    or_none,
+    LISTS,
+    candidates,
+    embedding_rows,
     read_embeddings,
     read_scores,
-    write_columns,
+    write_scores,
 )
 
-LISTS = (".parquet", ".csv", ".jsonl", ".txt")
 SHOWN = 10  # groups that are printed
 FEW = 3  # groups that are printed also when they are written
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Options:
     """What counts as a duplicate, and where the groups go."""
 
     scores: ScoresFile = None
     """The table that `score`, `select` or `filter` wrote."""
     embeddings: str | None = None
     """The .npy that `score --embeddings` wrote."""
-    threshold: float = 0.95
+    threshold: Fraction = 0.95
     """Two images are near-duplicates when the cosine of their embeddings is at least this. What is high depends on the
     model: the command prints the cosine of random pairs to compare with."""
     centre: bool = False
@@ -51,69 +51,50 @@ def main(arguments: list[str]) -> None:
         UserError: one line about a file or a flag.
     """
     about = "SCORES is a table of scored images. No file is moved or deleted."
-    flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo dedup", about)
-    if flags.scores is None:
+    options = parse_flags(Options, Options(), arguments, "vissl-zoo dedup", about)
+    if options.scores is None:
         raise UserError("dedup needs the SCORES that `vissl-zoo score` wrote (see --help)")
-    if not 0 < flags.threshold <= 1:
-        raise UserError(f"--threshold must be a cosine in (0, 1], not {flags.threshold}")
-    output = check_output(flags.output, "--output", LISTS, [flags.scores])
-    scores = read_scores(flags.scores)
-    embeddings = read_embeddings(flags.embeddings, scores, "dedup")
-    candidates = scores.order[scores.kept[scores.order]]
-    if flags.centre and len(candidates):
-        embeddings = embeddings - embeddings[candidates].mean(axis=0)
-    groups = find_duplicates(embeddings, candidates, flags.threshold)
-    # What has no score, or was dropped before, is not kept now.
-    groups = groups._replace(kept=groups.kept & np.isin(np.arange(len(scores)), candidates))
+    output = output_file(options.output, "--output", LISTS, [options.scores])
+    table = read_scores(options.scores)
+    embeddings = read_embeddings(options.embeddings, table, "dedup")
+    places = candidates(table, options.scores)
+    groups = find_duplicates(embeddings, places, options.threshold, centre=options.centre)
     count = groups.group.max(initial=-1) + 1
     repeats = int((groups.group >= 0).sum() - count)
     print(
-        f"{len(candidates):,} images: {count:,} groups of near-duplicates, {repeats:,} images repeat another, "
+        f"{len(places):,} images: {count:,} groups of near-duplicates, {repeats:,} images repeat another, "
         f"{int(groups.kept.sum()):,} are left"
     )
-    if len(candidates) > 1:
-        cosines = random_cosines(embeddings[candidates])
+    if len(places) > 1:
+        cosines = random_cosines(embeddings[places], centre=options.centre)
         median, high = np.quantile(cosines, [0.5, 0.99])
         print(f"cosine of two random images: median {median:.3f}, 99 % below {high:.3f}")
-        if high >= flags.threshold:
+        if high >= options.threshold:
             print(
                 f"to this model, images that are no duplicates are this alike: try --threshold above {high:.3f} "
                 "or --centre"
             )
-    if output is None:
-        print_groups(scores, groups)
-    else:
-        if count <= FEW:
-            print_groups(scores, groups)
-        write_groups(scores, groups, output)
+    if output is None or count <= FEW:
+        print_groups(table, groups)
+    if output is not None:
+        whole = table.assign(
+            row=embedding_rows(table),
+            group=pd.Series(groups.group, dtype="Int64").mask(groups.group < 0),
+            kept=groups.kept,
+            cosine=groups.cosine,
+        )
+        write_scores(output, whole[groups.kept] if output.suffix.lower() == ".txt" else whole)
         print(f"wrote {output}")
 
 
-def print_groups(scores: Scores, groups: Groups) -> None:
+def print_groups(table: pd.DataFrame, groups: Groups) -> None:
     """The first groups, the kept image of each first."""
     count = int(groups.group.max(initial=-1) + 1)
     for number in range(min(count, SHOWN)):
-        members = np.flatnonzero(groups.group == number)
+        members = groups.members(number)
         print(f"\ngroup {number}: {len(members)} images")
-        for place in members[np.lexsort((-groups.cosine[members], ~groups.kept[members]))]:
-            print(
-                f"  {'kept ' if groups.kept[place] else f'{groups.cosine[place]:.3f}'}  {scores.paths[place]}"
-            )
+        for place in members:
+            said = "kept " if groups.kept[place] else f"{groups.cosine[place]:.3f}"
+            print(f"  {said}  {table['path'][place]}")
     if count > SHOWN:
         print(f"\nand {count - SHOWN:,} more groups; --output writes all")
-
-
-def write_groups(scores: Scores, groups: Groups, output: Path) -> None:
-    """One row an image; a .txt gets the paths of the kept ones."""
-    if output.suffix.lower() == ".txt":
-        write_columns(output, {"path": [scores.paths[place] for place in np.flatnonzero(groups.kept)]})
-        return
-    columns = {
-        **scores.columns(),
-        "row": scores.rows.tolist(),
-        "group": [None if g < 0 else g for g in groups.group.tolist()],
-        "kept": groups.kept.tolist(),
-        "cosine": or_none(groups.cosine),
-    }
-    memory = {name: scores.extra[name] for name in ("folder", "images") if scores.extra.get(name) is not None}
-    write_columns(output, columns, memory)

@@ -21,7 +21,7 @@ class Groups(NamedTuple):
 
     Attributes:
         group: (N,) int64, the number of an image's group, the largest group 0; -1 for an image that repeats none.
-        kept: (N,) bool, True for the one of each group, and for every image without a group.
+        kept: (N,) bool, True for the one of each group, and for those that were compared and repeat none.
         cosine: (N,) float64 with the kept one of the group (1 for itself); NaN without a group.
         representative: (N,) int64, the row of the kept one; an image without a group is its own.
     """
@@ -31,17 +31,25 @@ class Groups(NamedTuple):
     cosine: np.ndarray
     representative: np.ndarray
 
+    def members(self, number: int) -> np.ndarray:
+        """The rows of a group, the kept one first and then the most similar to it."""
+        rows = np.flatnonzero(self.group == number)
+        return rows[np.lexsort((-self.cosine[rows], ~self.kept[rows]))]
 
-def find_duplicates(embeddings: np.ndarray, order: np.ndarray, threshold: float) -> Groups:
+
+def find_duplicates(
+    embeddings: np.ndarray, order: np.ndarray, threshold: float, *, centre: bool = False
+) -> Groups:
     """Group N images by the cosine of their embeddings, in blocks: the N × N matrix is never held.
 
     Args:
-        embeddings: (N, F); rows that are not in `order` are left alone, and so are zeros, which have no direction.
-        order: (M,) rows, the one to prefer in a group first.
+        embeddings: (N, F); zeros, which have no direction, repeat none.
+        order: (M,) rows, the one to prefer in a group first; the others are not kept, and in no group.
         threshold: the least cosine of a duplicate with the one that is kept, in (0, 1].
+        centre: subtract the mean embedding first.
     """
     count = len(embeddings)
-    points = unit_length(embeddings[order])
+    points = _directions(embeddings[order], centre)
     keeper = np.full(len(order), -1)  # of the images in order: the place of the kept one it repeats
     best = np.full(len(order), -np.inf, dtype=np.float32)
     # Float32 products of equal vectors miss 1 by some 1e-7.
@@ -54,7 +62,7 @@ def find_duplicates(embeddings: np.ndarray, order: np.ndarray, threshold: float)
             chunk = np.arange(chunk_start, min(chunk_start + _CHUNK, len(order)))
             _assign(points, chunk, leaders, keeper, best, limit)
     repeats = np.flatnonzero(keeper >= 0)
-    kept, cosine = np.ones(count, dtype=bool), np.full(count, np.nan)
+    kept, cosine = np.isin(np.arange(count), order), np.full(count, np.nan)
     representative, group = np.arange(count), np.full(count, -1)
     kept[order[repeats]] = False
     cosine[order[repeats]] = np.minimum(best[repeats], 1)
@@ -98,10 +106,17 @@ def _assign(
     keeper[rows[better]], best[rows[better]] = leaders[nearest[better]], similar[better]
 
 
-def random_cosines(embeddings: np.ndarray, pairs: int = 20_000, seed: int = 0) -> np.ndarray:
+def random_cosines(
+    embeddings: np.ndarray, pairs: int = 20_000, seed: int = 0, *, centre: bool = False
+) -> np.ndarray:
     """Cosines (pairs,) of random pairs of different rows of (M, F), M > 1: what a threshold is to be compared with."""
     rng = np.random.default_rng(seed)
     first = rng.integers(len(embeddings), size=pairs)
     second = (first + rng.integers(1, len(embeddings), size=pairs)) % len(embeddings)
-    points = unit_length(embeddings)
+    points = _directions(embeddings, centre)
     return np.einsum("pf,pf->p", points[first], points[second])
+
+
+def _directions(embeddings: np.ndarray, centre: bool) -> np.ndarray:
+    mean = embeddings.mean(axis=0) if centre and len(embeddings) else 0
+    return unit_length(embeddings - mean)

@@ -11,9 +11,9 @@ from matplotlib.patches import Rectangle
 from PIL.Image import Image as PILImage
 from torch import nn
 
-from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, short_number
-from vissl_zoo.evaluation.protocols.test_time import combine
+from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure
 from vissl_zoo.inference import central_crop
+from vissl_zoo.output import short_number
 from vissl_zoo.views import ViewPipeline
 
 _BATCH = 32
@@ -27,7 +27,8 @@ class Crops(NamedTuple):
         boxes: (V, 4) int64: left, top, width, height in pixels of the upright original.
         kappa: (V,) float32.
         clean: κ of the central crop, for comparison.
-        embedding: (F,) float32, Σ κ μ over the crops, μ the embeddings at length 1, at the crops' mean length.
+        embedding: (F,) float32, the mean over the crops of μ weighted by κ, at their mean length; μ is an embedding at
+            length 1.
     """
 
     boxes: np.ndarray
@@ -58,31 +59,29 @@ def score_crops(
     sizes = torch.tensor([[image.height, image.width]])
     canvas = image.copy()
     canvas.thumbnail((_LONGEST, _LONGEST))
-    pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1)[None]
     central = central_crop(model, image_size)
+    plain = dict.fromkeys(("flip", "jitter", "grayscale", "blur"), 0.0)
     pipeline = ViewPipeline(
-        image_size,
-        standard=crops,
-        scale=scale,
-        flip=0.0,
-        jitter=0.0,
-        grayscale=0.0,
-        blur=0.0,
-        seed=seed,
-        mean=central.mean,
-        std=central.std,
+        image_size, standard=crops, scale=scale, seed=seed, mean=central.mean, std=central.std, **plain
     )
     draws = pipeline.draw(1, 0)
-    parameter = next(model.parameters())
-    clean = central.normalise(torch.from_numpy(central.crop(image)).permute(2, 0, 1)[None])
-    views = torch.cat([*pipeline.render(pixels, sizes, draws), clean])
+    views = pipeline.render(_as_tensor(canvas), sizes, draws)
+    clean = central.normalise(_as_tensor(central.crop(image)))
+    parameter, training = next(model.parameters()), model.training
     model.eval()
     with torch.inference_mode():
-        parts = [model.represent(x.to(parameter)) for x in views.split(_BATCH)]
-    embedding, kappa = (torch.cat([p[i] for p in parts]).float().cpu() for i in (0, 1))
-    combined = combine(embedding[:-1, None].numpy(), kappa[:-1, None].numpy())["kappa_weighted"]
+        parts = [model.represent(x.to(parameter)) for x in torch.cat([*views, clean]).split(_BATCH)]
+    model.train(training)
+    embedding, kappa = (torch.cat([part[i] for part in parts]).float().cpu().numpy() for i in (0, 1))
+    length = np.linalg.norm(embedding[:-1], axis=1, keepdims=True)
+    combined = (kappa[:-1, None] * embedding[:-1] / length).sum(axis=0)
+    combined *= length.mean() / kappa[:-1].sum()  # so that a linear classifier, which has a bias, can take it
     boxes = pipeline.boxes(draws, sizes)[:, 0, [1, 0, 3, 2]].numpy()
-    return Crops(boxes, kappa[:-1].numpy(), float(kappa[-1]), combined[0])
+    return Crops(boxes, kappa[:-1], float(kappa[-1]), combined)
+
+
+def _as_tensor(image: PILImage | np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
 
 def cut(image: PILImage, box: np.ndarray) -> PILImage:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -141,18 +142,15 @@ def _files_part(files: dict[str, str]) -> Part:
     stamps = np.array([_file_stamp(path) for path in files], dtype=np.int64)
     digest = hashlib.sha256("\0".join(where).encode() + stamps.tobytes()).hexdigest()[:16]
     source = Source("files", ("train",), _Constant(dataset), _Constant(digest))
-    return Part(
-        data.ImageTable(source, "train", dataset, "image", None, None),
-        [*map(_as_text, files.values())],
-        stamps,
-    )
+    table = data.ImageTable(source, "train", dataset, "image", None, None)
+    return Part(table, [_as_text(path) for path in files.values()], stamps)
 
 
+@dataclass(frozen=True)
 class _Constant:
     """Always the same answer. A class, since functions made on the spot do not pickle for worker processes."""
 
-    def __init__(self, value: object):
-        self.value = value
+    value: object
 
     def __call__(self, *args: object) -> object:
         return self.value

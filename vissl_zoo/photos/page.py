@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import jinja2
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from vissl_zoo.errors import UserError
+from vissl_zoo.output import short_number, write_whole
 from vissl_zoo.photos.duplicates import Groups
 from vissl_zoo.photos.embedding_map import project
 from vissl_zoo.photos.inputs import read_image
-from vissl_zoo.photos.score_table import Scores, write_atomically
+from vissl_zoo.photos.score_table import certain_first
 
 GALLERY = 24  # images at each end
 FAILURES = 200  # that are listed
@@ -36,9 +38,7 @@ class Picture(NamedTuple):
     name: str
     source: str | None
     aspect: float
-    kappa: str
-    percentile: str
-    note: str = ""
+    note: str
 
 
 class Bar(NamedTuple):
@@ -54,7 +54,7 @@ class Bar(NamedTuple):
 class Page:
     """What a page is made from; `report` adds the parts that need embeddings."""
 
-    scores: Scores
+    table: pd.DataFrame
     command: str
     count: int = GALLERY
     _pictures: dict[tuple[int, int], tuple[str, float] | None] = field(default_factory=dict)
@@ -65,52 +65,47 @@ class Page:
         Raises:
             UserError: it cannot be written.
         """
-        scores, order = self.scores, self.scores.order
+        table, order = self.table, certain_first(self.table)
         count = min(self.count, -(-len(order) // 2))
-        failed = [i for i in range(len(scores)) if not np.isfinite(scores.uncertainty[i])]
-        kappa = scores.kappa[order].astype(np.float64)
+        failed = table[table["uncertainty"].isna()]
+        kappa = table["kappa"].to_numpy(np.float64)[order]
         loader = jinja2.PackageLoader("vissl_zoo.photos", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )  # fmt: skip
+        nothing = {"points": [], "map_about": "", "groups": [], "groups_about": ""}
         html = environment.get_template("page.html.jinja").render(
-            total=len(scores),
+            total=len(table),
             scored=len(order),
-            model=scores.model,
-            model_hash=scores.model_hash,
+            model=table["model"][0],
+            model_hash=table["model_hash"][0],
             command=self.command,
             certain=self.pictures(order[:count]),
             uncertain=self.pictures(order[::-1][: len(order) - count][: self.count]),
-            spread=[number(q) for q in np.quantile(kappa, [0.1, 0.5, 0.9])] if len(kappa) else None,
+            spread=[short_number(q) for q in np.quantile(kappa, [0.1, 0.5, 0.9])] if len(kappa) else None,
             bars=histogram(kappa),
-            ends=[number(kappa.min()), number(kappa.max())] if len(kappa) else None,
-            failures=[(scores.paths[i], scores.errors[i] or "no score") for i in failed[:FAILURES]],
+            ends=[short_number(kappa.min()), short_number(kappa.max())] if len(kappa) else None,
+            failures=failed[["path", "error"]].fillna("no score")[:FAILURES].to_numpy().tolist(),
             failed=len(failed),
-            points=parts.get("points", []),
-            map_about=parts.get("map_about", ""),
-            groups=parts.get("groups", []),
-            groups_about=parts.get("groups_about", ""),
+            **{**nothing, **parts},
         )
-        write_atomically(file, lambda path: path.write_bytes(html.encode("utf-8", "replace")))
+        write_whole(file, lambda path: path.write_bytes(html.encode("utf-8", "replace")))
 
     def pictures(self, places: Sequence[int], notes: Sequence[str] | None = None) -> list[Picture]:
         """The images at `places` as thumbnails, with a note each."""
-        percentile = self.scores.percentile
         found = []
         for i, place in enumerate(places):
             source, aspect = self.thumbnail(int(place), _SIDE) or (None, 1.0)
-            path = self.scores.paths[place]
-            rank = f"{percentile[place]:.0f}"
-            note = notes[i] if notes else ""
-            name = os.path.basename(path) or path
-            found.append(Picture(path, name, source, aspect, number(self.scores.kappa[place]), rank, note))
+            path, kappa = self.table["path"][place], self.table["kappa"][place]
+            note = notes[i] if notes else f"κ {short_number(kappa)}"
+            found.append(Picture(path, os.path.basename(path) or path, source, aspect, note))
         return found
 
     def thumbnail(self, place: int, side: int) -> tuple[str, float] | None:
         """(JPEG of at most `side` pixels as a data URL, width / height within `_ASPECTS`), None if unreadable."""
         if (place, side) not in self._pictures:
             try:
-                image = read_image(self.scores.paths[place], self.scores.folder, (side, side))
+                image = read_image(self.table["path"][place], self.table.attrs["folder"], (side, side))
             except UserError:
                 self._pictures[place, side] = None
             else:
@@ -123,22 +118,23 @@ def map_points(page: Page, embeddings: np.ndarray, how: str, seed: int = 0) -> d
 
     Of more than `MAP_POINTS` a sample is drawn by the seed, and `MAP_PICTURES` of them, spread over κ, show a picture.
     """
-    scores, good = page.scores, page.scores.good
+    good = np.flatnonzero(page.table["uncertainty"].notna())
     shown = np.sort(np.random.default_rng(seed).permutation(good)[:MAP_POINTS])
     if len(shown) < 2:
         return {}
     places = project(embeddings[shown], how, seed)
-    rank = scores.percentile
-    by_rank = np.argsort(rank[shown], kind="stable")
+    rows = page.table.iloc[shown]
+    by_rank = np.argsort(rows["percentile"].to_numpy(), kind="stable")
     pictured = set(by_rank[np.unique(np.linspace(0, len(shown) - 1, MAP_PICTURES).astype(int))].tolist())
     points = []
-    for i, place in enumerate(shown):
+    for i, (place, path, kappa, rank) in enumerate(
+        zip(shown, rows["path"], rows["kappa"], rows["percentile"], strict=True)
+    ):
         thumbnail = page.thumbnail(int(place), _SMALL_SIDE) if i in pictured else None
         points.append({
             "x": round(float(places[i, 0]), 4), "y": round(1 - float(places[i, 1]), 4),
-            "share": round(1 - rank[place] / 100, 3), "path": scores.paths[place],
-            "name": os.path.basename(scores.paths[place]), "kappa": number(scores.kappa[place]),
-            "source": thumbnail and thumbnail[0],
+            "share": round(1 - rank / 100, 3), "path": path, "name": os.path.basename(path),
+            "kappa": short_number(kappa), "source": thumbnail and thumbnail[0],
         })  # fmt: skip
     what = "principal components" if how == "pca" else "t-SNE"
     sample = "" if len(shown) == len(good) else f" of {len(good):,} images, drawn at random"
@@ -147,15 +143,14 @@ def map_points(page: Page, embeddings: np.ndarray, how: str, seed: int = 0) -> d
 
 def duplicate_groups(page: Page, groups: Groups, threshold: float) -> dict[str, object]:
     """The section of near-duplicates: `groups` and `groups_about` for the page."""
-    numbers = groups.group.max(initial=-1) + 1
+    count = groups.group.max(initial=-1) + 1
     repeats = int((~groups.kept).sum())
-    about = f"{numbers:,} groups at a cosine of {threshold:g} or more; {repeats:,} images repeat a more certain one."
-    if numbers > GROUPS:
+    about = f"{count:,} groups at a cosine of {threshold:g} or more; {repeats:,} images repeat a more certain one."
+    if count > GROUPS:
         about += f" The {GROUPS} largest are shown."
     found = []
-    for number_ in range(min(GROUPS, numbers)):
-        members = np.flatnonzero(groups.group == number_)
-        members = members[np.lexsort((-groups.cosine[members], ~groups.kept[members]))]
+    for number in range(min(GROUPS, count)):
+        members = groups.members(number)
         notes = ["kept" if groups.kept[m] else f"cosine {groups.cosine[m]:.3f}" for m in members]
         found.append({
             "size": len(members), "pictures": page.pictures(members[:GROUP_IMAGES], notes),
@@ -169,18 +164,13 @@ def histogram(kappa: np.ndarray) -> list[Bar]:
     if not len(kappa):
         return []
     if np.ptp(kappa) <= 1e-6 * np.abs(kappa).max():
-        return [Bar(0.4, 1.0, 0.5, f"{len(kappa)} images at {number(kappa[0])}")]
+        return [Bar(0.4, 1.0, 0.5, f"{len(kappa)} images at {short_number(kappa[0])}")]
     counts, edges = np.histogram(kappa, bins=_BARS)
     centres = (np.arange(_BARS) + 0.5) / _BARS
     return [
-        Bar(i / _BARS, c / counts.max(), float(s), f"κ {number(a)} to {number(b)}: {c} images")
+        Bar(i / _BARS, c / counts.max(), float(s), f"κ {short_number(a)} to {short_number(b)}: {c} images")
         for i, (c, s, a, b) in enumerate(zip(counts, centres, edges[:-1], edges[1:], strict=True))
     ]
-
-
-def number(value: float) -> str:
-    """κ as text: four digits, and no exponent where it is large."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _as_data_url(image: Image.Image, side: int) -> tuple[str, float]:

@@ -1,4 +1,9 @@
-"""Tables of scores on disk, in the format that the file's suffix names: .parquet, .csv or .jsonl."""
+"""Tables of scores: a DataFrame with one row an image, and the files that hold it, .parquet, .csv or .jsonl.
+
+`COLUMNS` are those of `score`. A subset adds `row`, an image's row in the embeddings of the whole set, and `dedup`
+adds `group`, `kept` and `cosine`. Columns of others are carried along. `table.attrs` holds "folder", against which
+relative paths are meant, and "images", how many the whole set has.
+"""
 
 from __future__ import annotations
 
@@ -7,213 +12,123 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.errors import UserError, first_line
+from vissl_zoo.output import write_text, write_whole
 
 COLUMNS = ("path", "kappa", "uncertainty", "percentile", "width", "height", "error", "model", "model_hash")
-_TYPES = {
-    **dict.fromkeys(("path", "error", "model", "model_hash"), pa.string()),
-    **dict.fromkeys(("kappa", "uncertainty"), pa.float32()),
-    **dict.fromkeys(("percentile", "cosine"), pa.float64()),
-    **dict.fromkeys(("width", "height", "row", "group"), pa.int64()),
-    "kept": pa.bool_(),
+TABLES = (".parquet", ".csv", ".jsonl")
+LISTS = (*TABLES, ".txt")
+_TEXTS = ("path", "error", "model", "model_hash")
+_NUMBERS = {
+    **dict.fromkeys(("kappa", "uncertainty"), "float32"),
+    **dict.fromkeys(("percentile", "cosine"), "float64"),
+    **dict.fromkeys(("width", "height", "row", "group"), "Int64"),
 }
 _KEY = b"vissl_zoo"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
-@dataclass
-class Scores:
-    """The scores of N images.
-
-    Attributes:
-        paths: (N,) by which `read_image` opens each.
-        kappa, uncertainty: (N,) float32, NaN where it failed.
-        width, height: (N,) int64 of the original in pixels, 0 where unknown.
-        errors: (N,) one line each, None where all is well.
-        rows: (N,) int64, which row of the embeddings belongs to each.
-        kept: (N,) bool, False for an image that `dedup` found to repeat another.
-        model, model_hash: what scored them.
-        folder: against which relative paths are meant.
-        extra: what else the file remembers, see `score_inputs`.
-        known_percentile: (N,) float64 of a subset, whose ranks are those within the whole set; None for a whole set.
-    """
-
-    paths: list[str]
-    kappa: np.ndarray
-    uncertainty: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
-    errors: list[str | None]
-    rows: np.ndarray
-    kept: np.ndarray
-    model: str
-    model_hash: str
-    folder: str = "."
-    extra: dict[str, Any] = field(default_factory=dict)
-    known_percentile: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def good(self) -> np.ndarray:
-        """Places (M,) of the images that have a score."""
-        return np.flatnonzero(np.isfinite(self.uncertainty))
-
-    @property
-    def order(self) -> np.ndarray:
-        """Places (M,) of the images that have a score, the most certain first; κ decides between equals."""
-        good = self.good
-        return good[np.lexsort((-self.kappa[good], self.uncertainty[good]))]
-
-    @property
-    def percentile(self) -> np.ndarray:
-        """(N,) float64: the rank of the uncertainty, 0 for the most certain image … 100 for the least; NaN if none.
-
-        Equal uncertainties share the mean of their ranks; a single image is at 0.
-        """
-        if self.known_percentile is not None:
-            return self.known_percentile
-        percentile = np.full(len(self), np.nan)
-        good = self.good
-        percentile[good] = 100 * mean_ranks(self.uncertainty[good]) / max(1, len(good) - 1)
-        return percentile
-
-    def write(self, file: Path, places: np.ndarray) -> None:
-        """Write the images at `places`, in that order, with their `row` in the embeddings, by the suffix of `file`.
-
-        Raises:
-            UserError: as `write_columns`.
-        """
-        memory = {name: self.extra[name] for name in ("folder", "images") if self.extra.get(name) is not None}
-        write_columns(file, {**self.columns(places), "row": self.rows[places].tolist()}, memory)
-
-    def columns(self, places: np.ndarray | None = None) -> dict[str, list]:
-        """`COLUMNS` of the images at `places` (default: all) as lists, None for what is not known."""
-        places = np.arange(len(self)) if places is None else places
-        known = (self.width > 0) & (self.height > 0)
-        sizes = {"width": self.width, "height": self.height}
-        values = {
-            "path": [self.paths[i] for i in places],
-            "kappa": or_none(self.kappa[places]),
-            "uncertainty": or_none(self.uncertainty[places]),
-            "percentile": or_none(self.percentile[places]),
-            **{name: [int(v[i]) if known[i] else None for i in places] for name, v in sizes.items()},
-            "error": [self.errors[i] for i in places],
-        }
-        return {**values, **{n: [getattr(self, n)] * len(places) for n in ("model", "model_hash")}}
+def certain_first(table: pd.DataFrame) -> np.ndarray:
+    """Places (M,) of the images that have a score, the most certain first; κ decides between equals."""
+    uncertainty, kappa = table["uncertainty"].to_numpy(), table["kappa"].to_numpy()
+    good = np.flatnonzero(np.isfinite(uncertainty))
+    return good[np.lexsort((-kappa[good], uncertainty[good]))]
 
 
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each of (N,), 0 … N - 1; equal values share the mean of their ranks."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[which]
-
-
-def or_none(values: np.ndarray) -> list:
-    """A list of Python numbers, None for each that is not finite; of a float32 the fewest digits that tell it apart."""
-    numbers = [float(str(v)) for v in values] if values.dtype == np.float32 else values.tolist()
-    return [v if ok else None for v, ok in zip(numbers, np.isfinite(values).tolist(), strict=True)]
-
-
-def check_output(
-    path: str | None, flag: str, suffixes: tuple[str, ...], reads: Iterable[str | None] = ()
-) -> Path | None:
-    """The file to write, before any work is done for it; None if there is none.
+def candidates(table: pd.DataFrame, name: str) -> np.ndarray:
+    """As `certain_first`, but for the images that `dedup` found to repeat another.
 
     Raises:
-        UserError: its suffix is not one of `suffixes`, it is a folder, its folder is absent or cannot be written, or it
-            is one of the files that the command `reads`.
+        UserError: there is none, in the table called `name`.
     """
-    if path is None:
-        return None
-    file = Path(os.path.expanduser(path))
-    if file.suffix.lower() not in suffixes:
-        raise UserError(f"{flag} {path}: the name must end in {' or '.join(suffixes)}")
-    if file.is_dir():
-        raise UserError(f"{flag} {path}: that is a folder")
-    if not file.parent.is_dir():
-        raise UserError(f"{flag} {path}: there is no folder {file.parent}")
-    if not os.access(file.parent, os.W_OK):
-        raise UserError(f"{flag} {path}: the folder {file.parent} cannot be written")
-    where = os.path.realpath(file)
-    if any(os.path.realpath(os.path.expanduser(read)) == where for read in reads if read):
-        raise UserError(f"{flag} {path}: that file is read, and would be written over")
-    return file
+    order = certain_first(table)
+    if "kept" in table:
+        order = order[table["kept"].to_numpy()[order]]
+    if not len(order):
+        raise UserError(f"{name}: no image has a score")
+    return order
 
 
-def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
-    """`write` a file beside `file` and move it there, so that a crash leaves the old one or the new one.
+def percentile(uncertainty: pd.Series) -> pd.Series:
+    """The rank of each of N uncertainties, 0 for the most certain image … 100 for the least; NaN where there is none.
 
-    Raises:
-        UserError: it cannot be written.
+    Equal uncertainties share the mean of their ranks; a single image is at 0.
     """
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        write(unfinished)
-        os.replace(unfinished, file)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return 100 * (uncertainty.rank() - 1) / max(1, uncertainty.count() - 1)
 
 
-def write_columns(file: Path, columns: Mapping[str, list], memory: Mapping[str, Any] | None = None) -> None:
-    """Write columns of equal length by the suffix of `file`; .txt takes the paths alone, one a line.
+def embedding_rows(table: pd.DataFrame) -> np.ndarray:
+    """Which row of the embeddings of the whole set belongs to each image, (N,) int64."""
+    return table["row"].to_numpy(np.int64) if "row" in table else np.arange(len(table))
+
+
+def subset(table: pd.DataFrame, places: np.ndarray) -> pd.DataFrame:
+    """The images at `places` (M,), in that order, with their `row`, and without what `dedup` said of the whole set."""
+    chosen = table.assign(row=embedding_rows(table)).iloc[places]
+    return chosen.drop(columns=["group", "kept", "cosine"], errors="ignore")
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The table in Python's own values, None for what is not known; a float32 with the fewest digits that tell it."""
+    short = {n: [float(str(v)) for v in table[n].to_numpy()] for n in table if table[n].dtype == np.float32}
+    return table.assign(**short).astype(object).where(table.notna(), None)
+
+
+def write_scores(file: Path, table: pd.DataFrame, memory: Mapping[str, Any] | None = None) -> None:
+    """Write a table by the suffix of `file`; .txt takes the paths alone, one a line.
 
     In a .csv, text that a spreadsheet would take for a formula (it starts with = + - @, a tab or a line break) gets an
     apostrophe before it, and so does text that starts with one: `read_scores` takes exactly one away.
 
     Args:
         file: ends in .parquet, .csv, .jsonl or .txt.
-        columns: lists of Python values.
-        memory: JSON to keep in the file, which only .parquet can.
+        table: the scores.
+        memory: JSON to keep in the file, which only .parquet can; by default "folder" and "images".
 
     Raises:
         UserError: it cannot be written, or a path with a line break is asked for in a .txt.
     """
     suffix = file.suffix.lower()
     if suffix == ".parquet":
-        schema = pa.schema([(name, _TYPES[name]) for name in columns])
-        table = pa.table({n: pa.array(v, _TYPES[n]) for n, v in columns.items()}, schema=schema)
-        table = table.replace_schema_metadata({_KEY: json.dumps(dict(memory or {}))})
-        write_atomically(file, lambda path: pq.write_table(table, path))
+        arrays = {name: _arrow(table, name) for name in table}
+        if memory is None:
+            memory = {name: table.attrs[name] for name in ("folder", "images") if table.attrs.get(name)}
+        columns = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(dict(memory))})
+        write_whole(file, lambda path: pq.write_table(columns, path))
         return
-    rows = zip(*columns.values(), strict=True)
     if suffix == ".txt":
-        broken = next((p for p in columns["path"] if "\n" in p or "\r" in p), None)
+        broken = next((p for p in table["path"] if "\n" in p or "\r" in p), None)
         if broken is not None:
             raise UserError(f"{file}: the path {broken!r} has a line break; write .parquet, .csv or .jsonl")
-        text = "".join(f"{path}\n" for path in columns["path"])
+        text = "".join(f"{path}\n" for path in table["path"])
     elif suffix == ".jsonl":
-        text = "".join(
-            json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
-        )
+        rows = cells(table).to_dict("records")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
         said = io.StringIO()
         writer = csv.writer(said)  # ends lines as RFC 4180 does; with "\n" alone it would not quote a "\r"
-        writer.writerow(columns)
-        writer.writerows([[neutralised(cell) for cell in row] for row in rows])
+        writer.writerow(table.columns)
+        writer.writerows([neutralised(cell) for cell in row] for row in cells(table).to_numpy().tolist())
         text = said.getvalue()
-    write_atomically(file, lambda path: path.write_bytes(text.encode()))
+    write_text(file, text)
 
 
 def neutralised(cell: Any) -> Any:
-    """A cell of a CSV that no spreadsheet evaluates, see `write_columns`."""
+    """A cell of a CSV that no spreadsheet evaluates, see `write_scores`."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def read_scores(name: str) -> Scores:
-    """Read a table that `score`, `filter`, `select` or `dedup` wrote.
+def read_scores(name: str) -> pd.DataFrame:
+    """Read a table that `score`, `filter`, `select` or `dedup` wrote; what a .parquet remembers is in its `attrs`.
 
     Raises:
         UserError: it is absent, cannot be read, or lacks a column.
@@ -222,74 +137,30 @@ def read_scores(name: str) -> Scores:
     if not file.is_file():
         raise UserError(f"{name}: no such file; `vissl-zoo score` makes it")
     try:
-        columns, memory = _read_columns(file)
-    except (OSError, ValueError, LookupError, AttributeError, csv.Error, pa.ArrowException) as error:
-        raise UserError(f"{name} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from error
-    missing = [c for c in ("path", "kappa", "uncertainty") if c not in columns]
-    if missing:
-        raise UserError(f"{name} has no column {missing[0]!r}; `vissl-zoo score` makes such a table")
-    count = len(columns["path"])
-    if not count:
-        raise UserError(f"{name} holds no image")
-    nameless = next(
-        (i for i, path in enumerate(columns["path"]) if not path or not isinstance(path, str)), None
-    )
-    if nameless is not None:
-        raise UserError(f"{name}: the path of row {nameless} is not text but {columns['path'][nameless]!r}")
-
-    def numbers(key: str, dtype: type, otherwise: float) -> np.ndarray:
-        values = columns.get(key, [None] * count)
-        return np.array([otherwise if v in (None, "") else v for v in values], dtype=dtype)
-
-    def first(key: str) -> str:
-        return str(next((v for v in columns.get(key, []) if v), ""))
-
-    try:
-        rows = numbers("row", np.int64, 0) if "row" in columns else np.arange(count)
-        kappa, uncertainty = (numbers(key, np.float32, np.nan) for key in ("kappa", "uncertainty"))
-        uncertainty[~np.isfinite(kappa)] = np.nan  # edited by hand: half a score is none
-        return Scores(
-            paths=list(columns["path"]),
-            kappa=kappa,
-            uncertainty=uncertainty,
-            width=numbers("width", np.int64, 0),
-            height=numbers("height", np.int64, 0),
-            errors=[str(v) if v else None for v in columns.get("error", [None] * count)],
-            rows=rows,
-            kept=np.array([v not in (False, "False", "false") for v in columns.get("kept", [True] * count)]),
-            model=first("model"),
-            model_hash=first("model_hash"),
-            folder=memory.get("folder", "."),
-            known_percentile=numbers("percentile", np.float64, np.nan) if "percentile" in columns else None,
-            extra={"images": None if "row" in columns else count, **memory},
-        )
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{name}: {(str(error).splitlines() or ['?'])[0]}") from error
+        table, memory = _read(file)
+        missing = [column for column in ("path", "kappa", "uncertainty") if column not in table]
+        if missing:
+            raise UserError(f"{name} has no column {missing[0]!r}; `vissl-zoo score` makes such a table")
+        if not len(table):
+            raise UserError(f"{name} holds no image")
+        table = _typed(table)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        TypeError,
+        csv.Error,
+        pa.ArrowException,
+    ) as error:
+        raise UserError(f"{name} cannot be read: {first_line(error)}") from error
+    table.attrs = {"folder": ".", "images": None if "row" in table else len(table), **memory}
+    return table
 
 
-def _read_columns(file: Path) -> tuple[dict[str, list], dict[str, Any]]:
-    suffix = file.suffix.lower()
-    if suffix == ".csv":
-        with open(
-            file, newline="", encoding="utf-8-sig"
-        ) as source:  # spreadsheets save a mark before the text
-            header, *rows = csv.reader(source)
-        rows = [[c[1:] if c.startswith("'") else c for c in row] for row in rows if row]
-        return {name: [row[i] for row in rows] for i, name in enumerate(header)}, {}
-    if suffix == ".jsonl":
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-        return {name: [line.get(name) for line in lines] for name in (lines[0] if lines else {})}, {}
-    if suffix != ".parquet":
-        raise ValueError("scores are .parquet, .csv or .jsonl")
-    table = pq.read_table(file)
-    memory = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-    if not isinstance(memory, dict) or not isinstance(memory.get("folder", "."), str):
-        raise ValueError("what it remembers was not written by `vissl-zoo score`")
-    return {name: table[name].to_pylist() for name in table.column_names}, memory
-
-
-def read_embeddings(name: str | None, scores: Scores, command: str) -> np.ndarray:
-    """The embeddings (N, F) float32 that belong to the N images of `scores`, NaN where one failed.
+def read_embeddings(name: str | None, table: pd.DataFrame, command: str) -> np.ndarray:
+    """The embeddings (N, F) float32 that belong to the N images of `table`, NaN where one failed.
 
     Raises:
         UserError: none are given, they cannot be read, or they are not of these images.
@@ -301,24 +172,65 @@ def read_embeddings(name: str | None, scores: Scores, command: str) -> np.ndarra
     try:
         embeddings = np.load(os.path.expanduser(name), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["?"])[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--embeddings {name} cannot be read: {reason}") from error
     if not isinstance(embeddings, np.ndarray):
         raise UserError(f"--embeddings {name}: an .npz, not the one array of an .npy")
     if embeddings.ndim != 2 or not embeddings.shape[1] or embeddings.dtype.kind != "f":
         raise UserError(f"--embeddings {name}: not a table of numbers (N, F) but {embeddings.shape}")
-    least, most = scores.rows.min(), scores.rows.max()
-    whole = scores.extra.get("images")  # a subset in a .csv does not know of how many it is one
-    if least < 0 or most >= len(embeddings) or whole not in (None, len(embeddings)):
+    rows = embedding_rows(table)
+    whole = table.attrs.get("images")  # a subset in a .csv does not know of how many it is one
+    if rows.min() < 0 or rows.max() >= len(embeddings) or whole not in (None, len(embeddings)):
         raise UserError(
-            f"--embeddings {name} has {len(embeddings)} rows, and the scores are of {whole or most + 1} images: "
+            f"--embeddings {name} has {len(embeddings)} rows, and the scores are of {whole or rows.max() + 1} images: "
             "take the two that one call of `score` wrote, and make again what followed from them"
         )
-    taken = np.asarray(embeddings[scores.rows], dtype=np.float32)
-    bad = ~np.isfinite(taken[scores.good]).all(axis=1)
+    taken = np.asarray(embeddings[rows], dtype=np.float32)
+    bad = np.isfinite(table["uncertainty"].to_numpy()) & ~np.isfinite(taken).all(axis=1)
     if bad.any():
-        place = scores.good[np.flatnonzero(bad)[0]]
-        raise UserError(
-            f"--embeddings {name}: row {scores.rows[place]}, {scores.paths[place]}, is not finite"
-        )
+        place = int(np.flatnonzero(bad)[0])
+        raise UserError(f"--embeddings {name}: row {rows[place]}, {table['path'][place]}, is not finite")
     return taken
+
+
+def _read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The columns of a file as they stand in it, and what it remembers."""
+    suffix = file.suffix.lower()
+    if suffix == ".csv":
+        with open(
+            file, newline="", encoding="utf-8-sig"
+        ) as source:  # spreadsheets write a mark before the text
+            header, *rows = csv.reader(source)
+        rows = [[c[1:] if c.startswith("'") else c for c in row] for row in rows if row]
+        return pd.DataFrame(rows, columns=header, dtype=object).replace("", None), {}
+    if suffix == ".jsonl":
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+        return pd.DataFrame.from_records(lines).astype(object), {}
+    if suffix != ".parquet":
+        raise ValueError("scores are .parquet, .csv or .jsonl")
+    columns = pq.read_table(file)
+    memory = json.loads((columns.schema.metadata or {}).get(_KEY, b"{}"))
+    if not isinstance(memory, dict) or not isinstance(memory.get("folder", "."), str):
+        raise ValueError("what it remembers was not written by `vissl-zoo score`")
+    return columns.to_pandas(), memory
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with all of `COLUMNS`, its numbers as numbers, and half a score made none."""
+    bad = next((i for i, path in enumerate(table["path"]) if not isinstance(path, str) or not path), None)
+    if bad is not None:
+        raise ValueError(f"the path of row {bad} is not text but {table['path'][bad]!r}")
+    ranked = "percentile" in table
+    table = table.assign(**{name: None for name in COLUMNS if name not in table})
+    for name, dtype in _NUMBERS.items():
+        if name in table:
+            table[name] = pd.to_numeric(table[name]).astype(dtype)
+    if "kept" in table:
+        table["kept"] = ~table["kept"].isin([False, "False", "false"])
+    whole = np.isfinite(table["kappa"]) & np.isfinite(table["uncertainty"])
+    table.loc[~whole, ["kappa", "uncertainty"]] = np.nan
+    return table if ranked else table.assign(percentile=percentile(table["uncertainty"]))
+
+
+def _arrow(table: pd.DataFrame, name: str) -> pa.Array:
+    return pa.array(table[name], pa.string() if name in _TEXTS else None, from_pandas=True)

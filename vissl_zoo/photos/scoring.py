@@ -1,246 +1,242 @@
-"""Score all inputs, image by image, going on from what an earlier call left."""
+"""How certain a model is of each photo: every input once, going on from what an earlier call left."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
+from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
-from vissl_zoo.inference import model_hash
-from vissl_zoo.photos.engine import Scored, score_images
-from vissl_zoo.photos.inputs import Inputs
-from vissl_zoo.photos.journal import Journal, Row
-from vissl_zoo.photos.score_table import Scores, read_scores, write_atomically, write_columns
+from vissl_zoo.inference import Embedded, central_crop, embed, load_model, model_hash
+from vissl_zoo.output import output_file, write_whole
+from vissl_zoo.photos.inputs import Inputs, Part, find_inputs
+from vissl_zoo.photos.score_table import COLUMNS, TABLES, percentile, read_scores, write_scores
+from vissl_zoo.photos.unfinished import Row, Unfinished
+from vissl_zoo.represents import Represents
 
-SCORING = 1  # to be raised when images come to be scored in another way
-FLUSH_SECONDS = 5.0  # what a killed run loses at most, besides the batch at hand
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How images are scored; `image_size` is the side of the crop in pixels, the rest is as for `score_images`."""
-
-    image_size: int
-    views: int = 1
-    seed: int = 0
-    exact: bool = False
-    batch_size: int | None = None
-    workers: int | None = None
-
-    def identity(self, model: nn.Module) -> dict[str, Any]:
-        """What two calls must have in common for one to go on with the other's work."""
-        shared = {name: getattr(self, name) for name in ("image_size", "views", "seed", "exact")}
-        return {"model_hash": model_hash(model), "scoring": SCORING, **shared}
+SCORING = 2  # to be raised when images come to be scored in another way
+ModelOrName = Represents | nn.Module | str | os.PathLike
 
 
-class _Work:
-    """The columns that are being filled, one place for each image of the inputs."""
+def score(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    model: ModelOrName,
+    *,
+    output: str | os.PathLike | None = None,
+    embeddings: str | os.PathLike | None = None,
+    split: str | None = None,
+    image_size: int | None = None,
+    exact: bool = False,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """Score every image: κ, uncertainty, and its rank among the images. Progress is shown on stderr.
 
-    def __init__(self, inputs: Inputs, embeddings: bool):
-        self.inputs, self.wants_embeddings = inputs, embeddings
-        self.paths = [path for part in inputs.parts for path in part.paths]
-        self.stamps = np.concatenate([part.stamps for part in inputs.parts])
-        count = len(self.paths)
-        self.kappa, self.uncertainty = (np.full(count, np.nan, dtype=np.float32) for _ in range(2))
-        self.sizes = np.zeros((count, 2), dtype=np.int64)
-        self.errors: list[str | None] = [None] * count
-        self.done = np.zeros(count, dtype=bool)
-        self.embeddings: np.ndarray | None = None  # (N, F), made when F is known
-        self._place = {path: place for place, path in enumerate(self.paths)}
+    Args:
+        paths: a folder, glob, image file, parquet file or Hub data set (org/name), or several of them.
+        model: a model with a κ head, which runs where it lies, or the name or folder of one.
+        output: also write the table here, .parquet, .csv or .jsonl; see `score_inputs` for a second call.
+        embeddings: also write the embeddings here, .npy: float32 (N, F), NaN where an image failed.
+        split: of data sets with splits, the one to score; by default all.
+        image_size: side of the images in pixels; by default what the model was trained at.
+        exact: decode at full size and compute in float32, for numbers that do not depend on the machine.
+        batch_size: images of one forward pass; chosen by default.
+        workers: threads that decode; chosen by default.
 
-    def reuse(self, row: Row) -> None:
-        """Take over an earlier score, if the image is among the inputs and has not changed since."""
-        place = self._place.get(row.path)
-        usable = np.isfinite(row.uncertainty) and (row.embedding is not None or not self.wants_embeddings)
-        if place is None or not usable or self.stamps[place] != row.stamp or row.stamp == 0:
-            return
-        self.kappa[place], self.uncertainty[place] = row.kappa, row.uncertainty
-        self.sizes[place] = row.height, row.width
-        self.done[place] = True
-        if self.wants_embeddings:
-            self._embed(np.array([place]), row.embedding[None])
+    Returns:
+        One row an image, also for one that cannot be read: path; kappa and uncertainty from one clean view, float32,
+        NaN where it failed (uncertainty lies in [0, 1], higher is less certain); percentile, the rank of the
+        uncertainty from 0 to 100; width and height in pixels; error; model; model_hash.
 
-    def fill(self, first: int, scored: Scored) -> np.ndarray:
-        """Take a batch of the part whose first image is at `first`; returns its places (B,)."""
-        places = first + scored.rows
-        self.kappa[places], self.uncertainty[places] = scored.kappa, scored.uncertainty
-        self.sizes[places] = scored.sizes
-        self.done[places] = True
-        for place, error in zip(places, scored.errors, strict=True):
-            self.errors[place] = None if error is None else " ".join(error.split())
-        if self.wants_embeddings:
-            self._embed(places, scored.embedding)
-        return places
+    Raises:
+        UserError: one line about a path, the model, or a file that cannot be written.
+    """
+    several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    table_file = output_file(output, "output", TABLES)
+    embeddings_file = output_file(embeddings, "embeddings", (".npy",))
+    inputs = find_inputs([os.fspath(path) for path in several], split)
+    module, name, size = open_model(model, image_size)
+    options = {"exact": exact, "batch_size": batch_size, "workers": workers}
+    return score_inputs(
+        module, name, inputs, size, output=table_file, embeddings_output=embeddings_file, **options
+    )[0]
 
-    def row(self, place: int) -> Row:
-        """What to remember of an image."""
-        height, width = self.sizes[place].tolist()
-        embedding = self.embeddings[place] if self.wants_embeddings else None
-        scores = float(self.kappa[place]), float(self.uncertainty[place])
-        return Row(self.paths[place], int(self.stamps[place]), *scores, height, width, embedding)
 
-    def _embed(self, places: np.ndarray, values: np.ndarray) -> None:
-        if self.embeddings is None:
-            self.embeddings = np.full((len(self.paths), values.shape[1]), np.nan, dtype=np.float32)
-        self.embeddings[places] = values
+def open_model(model: ModelOrName, image_size: int | None = None) -> tuple[Any, str, int]:
+    """(the model, what to call it, the side of its images in pixels); one that is named is loaded onto the device.
+
+    Raises:
+        UserError: there is no such model, or it has no κ head.
+    """
+    module: Any = model
+    if isinstance(model, (str, os.PathLike)):
+        name = os.fspath(model)
+        loaded = load_model(name, image_size=image_size)
+        module, size = loaded.model.to(take_device()), loaded.image_size
+    else:
+        config = getattr(model, "pretrained_cfg", None) or {}
+        words = config.get("architecture") or type(model).__name__, config.get("tag")
+        name, size = ".".join(filter(None, words)), central_crop(module, image_size).size
+    if getattr(module, "kappa_head", None) is None:
+        raise UserError(
+            f"{name} has no κ head, so it cannot say how certain it is; give it one with `vissl-zoo fit-kappa "
+            f"--model {name} --data.path PHOTOS --output-dir DIR` and take DIR"
+        )
+    return module, name, size
 
 
 def score_inputs(
     model: nn.Module,
     name: str,
     inputs: Inputs,
-    settings: Settings,
+    image_size: int,
     *,
     output: Path | None = None,
     embeddings_output: Path | None = None,
     embeddings: bool = False,
-) -> tuple[Scores, np.ndarray | None]:
+    exact: bool = False,
+    **options: int | None,
+) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Score every image, write the files that are asked for, and say on stderr what was taken over and how it goes.
 
     With an `output` the work is kept in OUTPUT.partial while it lasts, and a call that finds it, or a finished .parquet
     of the same model, scores only what is missing, has changed or had failed.
 
     Args:
-        model: with `represent`, on the device where it is to run.
+        model: with a κ head, on the device where it is to run.
         name: what to call it in the output.
         inputs: the images.
-        settings: how to score them.
+        image_size: side of the images in pixels.
         output: the table; none is written if None.
         embeddings_output: the .npy of the embeddings.
         embeddings: return the embeddings even if they are not written.
+        exact: as for `score`.
+        **options: `batch_size` and `workers`, as for `score`.
 
     Returns:
         The scores of the N images and their embeddings (N, F) float32, NaN where one failed; None if not asked for.
 
     Raises:
-        UserError: the model has no κ head, or a file cannot be written.
+        UserError: a file cannot be written.
     """
-    if getattr(model, "kappa_head", None) is None:
-        raise UserError(
-            f"{name} has no κ head, so it cannot say how certain it is; give it one with `vissl-zoo fit-kappa "
-            f"--model {name} --data.path PHOTOS --output-dir DIR` and score with --model DIR"
-        )
-    work = _Work(inputs, embeddings or embeddings_output is not None)
-    identity = settings.identity(model)
-    journal = None if output is None else Journal(output, identity)
-    if journal is not None:
-        _take_over(work, journal, output, identity)
-    _score_missing(model, work, settings, journal)
-    scores = _as_scores(work, name, identity)
-    if work.wants_embeddings and work.embeddings is None:  # every image failed
-        work.embeddings = np.full((len(scores), model.num_features), np.nan, dtype=np.float32)
+    wanted = embeddings or embeddings_output is not None
+    identity = {"model_hash": model_hash(model), "scoring": SCORING, "image_size": image_size, "exact": exact}
+    rows: dict[str, Row] = {}
+    with contextlib.nullcontext() if output is None else Unfinished(output, identity) as unfinished:
+        if unfinished is not None and output is not None:
+            rows = _usable(_earlier(unfinished, output, identity, wanted), inputs, model, wanted)
+        with tqdm(
+            total=len(inputs), initial=len(rows), desc="scoring", unit=" images", smoothing=0.05
+        ) as bar:
+            for part in inputs.parts:
+                missing = np.array(
+                    [i for i, path in enumerate(part.paths) if path not in rows], dtype=np.int64
+                )
+                if not len(missing):
+                    continue
+                for said in embed(model, part.table, image_size, rows=missing, exact=exact, **options):
+                    scored = _rows(part, said, wanted)
+                    rows |= {row.path: row for row in scored}
+                    if unfinished is not None:
+                        unfinished.add(scored)
+                    bar.update(len(scored))
+    ordered = [rows[path] for part in inputs.parts for path in part.paths]
+    table = _table(ordered, name, identity["model_hash"])
+    features = np.stack([row.embedding for row in ordered]) if wanted else None
+    stamps = np.array([row.stamp for row in ordered], dtype="<i8").tobytes()
+    memory = {**table.attrs, "settings": identity, "stamps": base64.b64encode(stamps).decode()}
     if embeddings_output is not None:
-        write_atomically(embeddings_output, lambda path: _save(path, work.embeddings))
-        stat = embeddings_output.stat()
-        scores.extra["embeddings"] = [
-            os.path.abspath(embeddings_output), stat.st_size, stat.st_mtime_ns,
-        ]  # fmt: skip
-    if output is not None:
-        write_columns(output, scores.columns(), scores.extra)
-        journal.remove()
-    return scores, work.embeddings
+        write_whole(embeddings_output, lambda path: np.save(path, features, allow_pickle=False))
+        memory["embeddings"] = [os.path.abspath(embeddings_output), *_stamp(embeddings_output)]
+    if output is not None and unfinished is not None:
+        write_scores(output, table, memory)
+        unfinished.remove()
+    return table, features
 
 
-def _save(path: Path, embeddings: np.ndarray) -> None:
-    with open(path, "wb") as file:  # given a name, numpy would add .npy to it
-        np.save(file, embeddings, allow_pickle=False)
+def _rows(part: Part, said: Embedded, wanted: bool) -> list[Row]:
+    """What to remember of a batch, with the embeddings if they are wanted."""
+    found = []
+    for i, (row, error) in enumerate(zip(said.rows.tolist(), said.errors, strict=True)):
+        height, width = said.sizes[i].tolist()
+        scores = float(said.kappa[i]), float(said.uncertainty[i])
+        embedding = said.embedding[i] if wanted else None
+        line = None if error is None else " ".join(error.split())
+        found.append(Row(part.paths[row], int(part.stamps[row]), *scores, width, height, embedding, line))
+    return found
 
 
-def _take_over(work: _Work, journal: Journal, output: Path, identity: dict) -> None:
-    if journal.dropped:
-        _say(f"{journal.folder} was left by another model or other settings: it is not used")
-    for row in _finished_rows(output, identity, work.wants_embeddings):
-        work.reuse(row)
-    for row in journal.read():
-        work.reuse(row)
-    if work.done.any():
-        left = "going on with the rest" if not work.done.all() else "nothing is left to do"
-        _say(f"{work.done.sum():,} of {len(work.paths):,} images were scored before; {left}")
+def _table(rows: list[Row], name: str, hashed: str) -> pd.DataFrame:
+    """The scores in the order of the inputs."""
+    columns = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
+    known = {side: pd.Series(columns[side], dtype="Int64") for side in ("width", "height")}
+    scores = {n: np.array(columns[n], dtype=np.float32) for n in ("kappa", "uncertainty")}
+    values = {
+        **columns, **scores, **{side: sizes.mask(sizes == 0) for side, sizes in known.items()},
+        "percentile": percentile(pd.Series(scores["uncertainty"])), "model": name, "model_hash": hashed,
+    }  # fmt: skip
+    table = pd.DataFrame({column: values[column] for column in COLUMNS})
+    table.attrs = {"folder": os.getcwd(), "images": len(table)}
+    return table
 
 
-def _finished_rows(output: Path, identity: dict, wants: bool) -> Iterator[Row]:
-    """Rows of a finished table of the same model, with embeddings if they are still those of that call."""
-    if output.suffix.lower() != ".parquet" or not output.is_file():
-        return
-    try:
-        scores = read_scores(os.fspath(output))
-    except UserError:  # something else of that name, which will be written over
-        return
-    extra = scores.extra
-    if extra.get("settings") != identity or extra.get("folder") != os.getcwd():
-        return
-    stamps = np.frombuffer(base64.b64decode(extra["stamps"]), dtype="<i8")
-    embeddings = None
-    if wants:
-        embeddings = _unchanged_embeddings(extra.get("embeddings"))
-        if embeddings is None:
-            return  # all must be scored again for their embeddings
-    for i in scores.good:
-        size = int(scores.height[i]), int(scores.width[i])
-        embedding = None if embeddings is None else embeddings[i]
-        yield Row(scores.paths[i], int(stamps[i]), scores.kappa[i], scores.uncertainty[i], *size, embedding)
+def _earlier(unfinished: Unfinished, output: Path, identity: dict[str, Any], wanted: bool) -> Iterator[Row]:
+    """What an earlier call left: the rows of a finished table of the same model, and the unfinished work."""
+    if unfinished.dropped:
+        _say(f"{unfinished.file} was left by another model or other settings: it is not used")
+    with contextlib.suppress(
+        UserError
+    ):  # no table, or something else of that name, which will be written over
+        table = read_scores(os.fspath(output))
+        memory = table.attrs
+        if memory.get("settings") == identity and memory["folder"] == os.getcwd():
+            stamps = np.frombuffer(base64.b64decode(memory["stamps"]), dtype="<i8").tolist()
+            embeddings = _unchanged(memory.get("embeddings")) if wanted else [None] * len(table)
+            columns = table[list(Row._fields[2:6])].fillna(0).itertuples(index=False, name=None)
+            for path, stamp, values, embedding in zip(
+                table["path"], stamps, columns, embeddings, strict=False
+            ):
+                yield Row(path, stamp, *values, embedding)
+    yield from unfinished.read()
 
 
-def _unchanged_embeddings(known: list | None) -> np.ndarray | None:
-    """The embeddings (N, F) that a finished table was written with, if the file is still the same."""
+def _usable(found: Iterator[Row], inputs: Inputs, model: nn.Module, wanted: bool) -> dict[str, Row]:
+    """By path, the rows that are whole and of images that are among the inputs and have not changed since."""
+    stamps = {p: s for part in inputs.parts for p, s in zip(part.paths, part.stamps.tolist(), strict=True)}
+    width = getattr(model, "head_hidden_size", None) or getattr(model, "num_features", None)
+    rows = {}
+    for row in found:
+        fits = not wanted or (row.embedding is not None and len(row.embedding) == width)
+        if fits and row.kappa > 0 and row.stamp != 0 and stamps.get(row.path) == row.stamp:
+            rows[row.path] = row
+    if rows:
+        left = "going on with the rest" if len(rows) < len(inputs) else "nothing is left to do"
+        _say(f"{len(rows):,} of {len(inputs):,} images were scored before; {left}")
+    return rows
+
+
+def _unchanged(known: list | None) -> np.ndarray | list:
+    """The embeddings (N, F) that a finished table was written with, if the file is still the same; else none."""
     try:
         path, *stamp = known or ("",)
-        stat = os.stat(path)
-        return np.load(path, allow_pickle=False) if stamp == [stat.st_size, stat.st_mtime_ns] else None
+        return np.load(path, allow_pickle=False) if stamp == _stamp(path) else []
     except (OSError, ValueError):
-        return None
+        return []
 
 
-def _score_missing(model: nn.Module, work: _Work, settings: Settings, journal: Journal | None) -> None:
-    options = {n: getattr(settings, n) for n in ("views", "seed", "exact", "batch_size", "workers")}
-    flushed = time.monotonic()
-    first = 0
-    bar = tqdm(
-        total=len(work.paths), initial=int(work.done.sum()), desc="scoring", unit=" images", smoothing=0.05
-    )
-    try:
-        for part in work.inputs.parts:
-            rows = np.flatnonzero(~work.done[first : first + len(part.paths)])
-            if len(rows):
-                for scored in score_images(model, part.table, settings.image_size, rows=rows, **options):
-                    places = work.fill(first, scored)
-                    for place in places if journal is not None else ():
-                        if work.errors[place] is None:
-                            journal.add(work.row(place))
-                    bar.update(len(places))
-                    if journal is not None and time.monotonic() - flushed > FLUSH_SECONDS:
-                        journal.flush()
-                        flushed = time.monotonic()
-            first += len(part.paths)
-    finally:  # also on Ctrl-C
-        bar.close()
-        if journal is not None:
-            journal.flush()
-
-
-def _as_scores(work: _Work, name: str, identity: dict) -> Scores:
-    count = len(work.paths)
-    folder = os.getcwd()
-    extra = {
-        "settings": identity,
-        "images": count,
-        "folder": folder,
-        "stamps": base64.b64encode(work.stamps.astype("<i8").tobytes()).decode(),
-    }
-    return Scores(
-        work.paths, work.kappa, work.uncertainty, work.sizes[:, 1], work.sizes[:, 0], work.errors,
-        np.arange(count), np.ones(count, dtype=bool), name, identity["model_hash"], folder, extra,
-    )  # fmt: skip
+def _stamp(path: str | os.PathLike) -> list[int]:
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _say(text: str) -> None:

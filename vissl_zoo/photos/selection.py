@@ -7,12 +7,38 @@ which is also where TypiClust comes from); with many labels it is the other way 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+
+Order = Literal["typical", "diverse", "uncertain", "certain"]
 
 MOST_CLUSTERS = 500  # as in TypiClust: more clusters than that are tiny, and k-means is slow
 SMALL_BUDGET = 50  # up to so many clusters k-means looks at all images in every step
 NEIGHBOURS = 20  # as in TypiClust
 _BLOCK = 1024
+
+
+def choose(
+    places: np.ndarray, embeddings: np.ndarray | None, k: int, order: Order, seed: int = 0
+) -> np.ndarray:
+    """Choose k of the M images at `places`, the most certain first, in the order of choice.
+
+    Args:
+        places: (M,) rows of the embeddings, M >= k.
+        embeddings: (N, F); "certain" and "uncertain" need none.
+        k: how many.
+        order: by what rule.
+        seed: of the clusters of "typical".
+
+    Returns:
+        k of the places.
+    """
+    if order in ("certain", "uncertain") or embeddings is None:
+        return (places[::-1] if order == "uncertain" else places)[:k]
+    places = np.sort(places)
+    found = embeddings[places]
+    return places[most_typical(found, k, seed) if order == "typical" else most_diverse(found, k)]
 
 
 def unit_length(embeddings: np.ndarray) -> np.ndarray:
