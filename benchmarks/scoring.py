@@ -1,4 +1,4 @@
-"""Scoring a folder of photos: `score_images` beside timm's own inference loop, and what κ costs.
+"""Scoring a folder of photos: `embed` beside timm's own inference loop, and what κ costs.
 
     python benchmarks/scoring.py --output scoring.jsonl          # timm is a dependency of the project
 
@@ -26,11 +26,11 @@ from options import Options, main
 from pictures import write_folder
 from torch.utils.flop_counter import FlopCounterMode
 from training import processor_ratio
-from vissl_zoo.photos.engine import score_images
 
 import vissl_zoo  # noqa: F401  (registers the models)
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.data import open_images
+from vissl_zoo.inference import embed
 
 MODEL, PEER_MODEL, SIZE = "vi_simsiam_resnet18", "resnet18", 224
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp")
@@ -107,7 +107,7 @@ def measure(options: ScoringOptions, report: Report) -> None:
 
 
 def ours(turns: Turns, folder: str, exact: bool, workers: int) -> None:
-    """`score_images` over the whole folder, as `vissl-zoo score` calls it; `exact` is plain float32.
+    """`embed` over the whole folder, as `vissl-zoo score` calls it; `exact` is plain float32.
 
     As many threads decode as timm has workers.
     """
@@ -116,7 +116,7 @@ def ours(turns: Turns, folder: str, exact: bool, workers: int) -> None:
     table = open_images(folder)
 
     def unit() -> int:
-        scored = list(score_images(model, table, SIZE, exact=exact, workers=max(1, workers)))
+        scored = list(embed(model, table, SIZE, exact=exact, workers=max(1, workers)))
         assert all(error is None for batch in scored for error in batch.errors)
         return sum(len(batch.rows) for batch in scored)
 

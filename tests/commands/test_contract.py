@@ -136,7 +136,11 @@ def test_a_terminal_without_greek_gets_it_all(name, calls, tmp_path, monkeypatch
 @pytest.mark.parametrize("name", [n for n in ON_PHOTOS if n != "compare"])
 def test_a_suffix_that_it_cannot_write_is_one_line(name, calls, run_command, tmp_path):
     command = calls(tmp_path / "x")[name]
-    for output, said in [("x.gif", "must end in"), (f"no/x{Path(command[-1]).suffix}", "no folder"), ("..", "")]:
+    for output, said in [
+        ("x.gif", "must end in"),
+        (f"no/x{Path(command[-1]).suffix}", "no folder"),
+        ("..", ""),
+    ]:
         outcome = run_command(*command[:-1], tmp_path / output)
         assert outcome.code == 2
         assert outcome.err.count("\n") == 1
