@@ -18,7 +18,7 @@ html_title = "vissl_zoo"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "imported-members": True, "no-value": True}
+autodoc_default_options = {"members": True, "imported-members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
