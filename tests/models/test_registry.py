@@ -9,7 +9,7 @@ import torch
 
 import vissl_zoo
 from vissl_zoo.methods import METHODS
-from vissl_zoo.models import entrypoints
+from vissl_zoo.models import entrypoints, pool_size
 from vissl_zoo.weights import shipped
 
 BACKBONES = ("resnet18", "resnet18_cifar", "resnet50", "convnext_tiny", "vit_small_patch16_224")
@@ -110,3 +110,18 @@ def test_latent_dimension_of_dino_is_its_bottleneck(meta):
         assert model.kappa_head.latent_dim == model.prototype_head.bottleneck_dim == 24
     with pytest.raises(ValueError, match="latent_dim=3 and bottleneck_dim=4"):
         vissl_zoo.create_model("dino_resnet18", latent_dim=3, bottleneck_dim=4)
+
+
+@pytest.mark.parametrize(
+    "backbone, size, expected",
+    [
+        ("test_resnet", 64, (2, 2)),
+        ("resnet18_cifar", 32, (4, 4)),
+        ("test_convnext", 96, (3, 3)),
+        ("test_vit", 160, None),
+    ],
+)
+def test_pool_size_is_that_of_the_last_feature_map(backbone, size, expected):
+    model = vissl_zoo.create_model("simsiam", backbone=backbone).train()
+    assert pool_size(model, size) == expected
+    assert model.training

@@ -32,7 +32,7 @@ from vissl_zoo.hub.card_figures import shown_part
 from vissl_zoo.hub.export import find_export, open_export, save_weights
 from vissl_zoo.hub.model_cards import write_cards
 from vissl_zoo.hub.repository import read_evaluation
-from vissl_zoo.models import backbone_of, entrypoints, method_names
+from vissl_zoo.models import backbone_of, entrypoints, method_names, pool_size
 
 LARGEST = 40_000_000
 """Bytes of one file."""
@@ -107,7 +107,7 @@ def ship(export: Path, flags: Arguments) -> str:
         raise UserError(f"{export} has no κ head, and a shipped model must answer `represent`")
     args = {k: v for k, v in config.get("model_args", {}).items() if k not in ("backbone", "kappa_head")}
     cfg = {k: v for k, v in config["pretrained_cfg"].items() if k in _CFG_KEYS}
-    cfg["pool_size"] = _map_size(model, cfg["input_size"])
+    cfg["pool_size"] = pool_size(model, cfg["input_size"][-1])
     card = _card(read_record(export), config.get("metrics"), flags)
     full = f"{name}.{flags.tag}"
     temporary = weights.FOLDER / f".{full}.{os.getpid()}.safetensors"
@@ -195,13 +195,6 @@ def _half(model: Any, export: Path) -> dict[str, Tensor]:
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(f"{export}: {key} is not finite in float16")
     return halved
-
-
-def _map_size(model: Any, input_size: list[int]) -> list[int] | None:
-    """Height and width of the last feature map, which timm calls pool_size; None for tokens."""
-    with torch.inference_mode():
-        features = model.forward_features(torch.zeros(1, *input_size))
-    return list(features.shape[-2:]) if features.ndim == 4 else None
 
 
 def _registered_name(config: dict[str, Any], flags: Arguments) -> str:

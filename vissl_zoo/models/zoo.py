@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
+import torch
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
@@ -114,14 +115,17 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs) -> nn.Modu
     return timm.create_model(model_name, pretrained=pretrained, **kwargs)
 
 
-def pool_size(model: nn.Module, image_size: int) -> tuple[int, int]:
-    """Height and width of the features that `model` pools for square images of `image_size` pixels.
+def pool_size(model: nn.Module, image_size: int) -> tuple[int, int] | None:
+    """Height and width of the last feature map for square images of `image_size`; None for tokens.
 
-    This is the `pool_size` of timm's configurations, for one that tells another size of images than timm's own.
+    This is the `pool_size` of timm's configurations, for one that is to tell of another size than timm's own.
     """
-    reduction = model.feature_info[-1]["reduction"]
-    side = max(1, -(-image_size // reduction))
-    return side, side
+    training, parameter = model.training, next(model.parameters())
+    with torch.inference_mode():
+        image = parameter.new_zeros(1, model.pretrained_cfg["input_size"][0], image_size, image_size)
+        features = model.eval().forward_features(image)
+    model.train(training)
+    return tuple(features.shape[-2:]) if features.ndim == 4 else None
 
 
 # The name under which a backbone with a κ head of its own is exported. It keeps the statistics of the images that

@@ -12,6 +12,7 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.report import write_report
 from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.methods import Method
+from vissl_zoo.models import pool_size
 from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.assembly import restore_backbone
 from vissl_zoo.training.run_folder import Run
@@ -61,8 +62,8 @@ def describe_input(model: nn.Module, recipe: Recipe, table: ImageTable | None) -
     size = recipe.image_size
     # Images about as small as the views are taken whole; of a photo the centre is, as the paper tests.
     small = table is not None and max(_a_size(table)) <= 1.5 * size
-    crop = {"crop_pct": 1.0 if small else 0.875, "interpolation": "bilinear", "pool_size": None}
-    model.pretrained_cfg.update(input_size=(3, size, size), **crop)
+    crop = {"crop_pct": 1.0 if small else 0.875, "interpolation": "bilinear"}
+    model.pretrained_cfg.update(input_size=(3, size, size), pool_size=pool_size(model, size), **crop)
 
 
 def _a_size(table: ImageTable) -> tuple[int, int]:
