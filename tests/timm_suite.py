@@ -1,6 +1,6 @@
 """Run timm's own model tests on the models of the zoo.
 
-    python tests/timm_suite.py                                   # fetches timm's source; all names
+    python tests/timm_suite.py                                   # fetches timm's source; all names and tags
     python tests/timm_suite.py --timm timm-1.0.31 --names resnet18 vit  # unpacked already; some names
     python tests/timm_suite.py -k "test_model_forward and simsiam_resnet18"  # pytest's own choice
 
@@ -54,11 +54,16 @@ def main() -> int:
     parser.add_argument(
         "--timm", type=Path, help="unpacked source distribution of timm; fetched when left out"
     )
-    parser.add_argument("--names", nargs="*", default=[""], help="only names that contain one of these")
+    parser.add_argument(
+        "--names", nargs="*", default=[""], help="only names and tags that contain one of these"
+    )
     parser.add_argument("-k", dest="expression", help="pytest's expression, in place of --names")
     parser.add_argument("pytest_args", nargs="*", help="passed on to pytest, after --")
     args = parser.parse_args()
-    names = [name for name in entrypoints() if any(part in name for part in args.names)]
+    # A name that ships weights is listed under its tags, too, and the configurations are tested tag by tag.
+    own = entrypoints()
+    every = sorted({*own, *(n for n in timm.list_models(include_tags=True) if n.split(".")[0] in own)})
+    names = [name for name in every if any(part in name for part in args.names)]
     if not names:
         sys.exit(f"no name of the zoo contains {' or '.join(args.names)}")
     with tempfile.TemporaryDirectory() as folder:
