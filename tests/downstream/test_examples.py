@@ -1,4 +1,4 @@
-"""examples/fine_tune.py at a small size, and every block of docs/downstream.md as it stands."""
+"""examples/fine_tune.py and own_loop.py at a small size, and every block of docs/downstream.md as it stands."""
 
 import re
 import shutil
@@ -126,3 +126,13 @@ def test_a_block_of_the_page_runs(heading, blocks, exports, tmp_path, monkeypatc
     shutil.copytree(exports("resnet"), tmp_path / "runs" / "demo" / "export")
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks[heading], f"docs/downstream.md: {heading}", "exec"), {"__name__": heading})
+
+
+def test_own_loop_trains_and_returns_a_model_that_represents(example, capsys):
+    torch.manual_seed(0)
+    pixels = torch.rand(24, 3, 40, 40)
+    model = example("own_loop").train(pixels, steps=3, batch_size=12)
+    assert len(re.findall(r"^step \d: loss -?\d+\.\d{3}, κ \d+\.\d$", capsys.readouterr().out, re.M)) == 3
+    assert not model.training
+    assert model.represent(pixels).kappa.shape == (24,)
+    assert model.kappa_head.mlp.norm.num_batches_tracked == 3
