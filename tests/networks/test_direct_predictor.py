@@ -1,7 +1,6 @@
 """DirectPred against NumPy's eigenvectors, and Claim 4.4: under it the eigenvalues flatten."""
 
 import numpy as np
-import pytest
 import torch
 
 from vissl_zoo.networks.direct_predictor import DirectPredictor, direct_weight
@@ -51,9 +50,8 @@ def test_predictor_follows_the_moving_average_once_per_update():
     assert torch.equal(predictor.moment, moment)
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_under_autocast_the_moment_is_as_exact(every):
-    predictors = [DirectPredictor(5, every=every) for _ in range(2)]
+def test_under_autocast_the_moment_is_as_exact():
+    predictors = [DirectPredictor(5) for _ in range(2)]
     for seed in range(4):
         z = torch.randn(40, 5, generator=torch.Generator().manual_seed(seed))
         predictors[0](z)

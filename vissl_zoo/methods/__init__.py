@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -45,6 +45,11 @@ RECIPES: dict[str, NamedRecipe] = {
 """The recipes by name, those of VI-SimSiam and so the demo first."""
 
 globals().update({cls.__name__: cls for cls in METHODS.values()})
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Method]:
+        """The methods' classes, which the line above makes names of this module."""
+        ...
 
 
 def register() -> None:

@@ -54,24 +54,19 @@ def build_model(
 ) -> nn.Module:
     """Build `backbone` under the registered name `variant`, with its heads.
 
-    The first five arguments are positional only: as keywords they would be a user's unknown arguments.
+    The first five arguments are positional only: as keywords they would be a user's unknown arguments. `generic` says
+    that `variant` takes its backbone as an argument, which config.json then has to keep. `head_defaults` stand beside
+    or in place of `HEAD_DEFAULTS`; a prototype head exists when `prototypes` is among them.
 
     Args:
-        variant: registered name, kept as `pretrained_cfg["architecture"]`.
-        backbone: timm's name of the backbone, or "resnet18_cifar".
-        pretrained: load the weights that the configuration points at.
-        generic: `variant` takes its backbone as an argument, which config.json then has to keep.
-        head_defaults: defaults of the heads beside or in place of `HEAD_DEFAULTS`; a prototype head exists when
-            `prototypes` is among them.
         pretrained_cfg: timm configuration, tag of one, or None for the registered default.
         pretrained_cfg_overlay: entries that replace those of the configuration, such as `file`.
         cache_dir: folder for downloads.
         features_only: return timm's feature extractor, without heads.
         num_classes: outputs of the classifier; None takes the configuration's, 0 is none.
         kappa_head: True or False; None gives a head exactly when there is no classifier.
-        **kwargs: arguments of the heads (`latent_dim`, the ambient dimension d of the sphere that κ lives on;
-            `kappa_map`, "softplus" or "exp"; `kappa_hidden`, the width of the κ head), which the weights know
-            if they are an export's or shipped; the rest is passed on to timm's entrypoint.
+        **kwargs: arguments of the heads, which the weights know if they are an export's or shipped: `latent_dim`, the
+            ambient dimension d of κ's sphere, `kappa_map` and `kappa_hidden`. The rest is timm's.
 
     Raises:
         ValueError: unknown backbone, or a κ head was asked for without pooling.

@@ -26,11 +26,8 @@ def adapt_classifier(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Drop a stored classifier that has not `num_classes` outputs, and make `cfg` tell what is left.
 
-    timm goes by the configuration's class count, which need not be that of a file that was laid over it:
-    it would start a fitting classifier at random, or refuse the shape of one that does not fit.
-
-    Returns:
-        The weights, and the configuration with the class count that makes timm keep or replace them.
+    timm goes by the configuration's class count, which need not be the file's. It would start a fitting classifier at
+    random, or refuse the shape of one that does not fit.
     """
     prefixes = _configured_classifiers(cfg)
     for prefix in prefixes:
@@ -67,11 +64,7 @@ def settle_head_args(
 ) -> dict[str, Any]:
     """Choose each argument of the heads: what the caller gave, else what the weights say, else the default.
 
-    Args:
-        defaults: every argument with its default.
-        stored: what the weights were made with, as far as they say.
-        given: what the caller gave; None for nothing.
-        where: the weights that the κ head is loaded from, None if it is not.
+    `where` names the weights that the κ head is loaded from; it is None if there are none.
 
     Raises:
         RuntimeError: κ would be read with another map, dimension or width than it was fitted with.
@@ -105,11 +98,7 @@ def check_backbone_keys(
 ) -> None:
     """Refuse weights that lack a part of the backbone, or that are those of a deeper one.
 
-    Args:
-        model: the timm model, before it gets its heads.
-        weights: the backbone's part of what was loaded.
-        new_classifier: whether the classifier's own weights may be missing.
-        architecture: name for the message.
+    `new_classifier` says that the classifier's own weights may be missing.
 
     Raises:
         RuntimeError: keys are missing or unknown; the message names them.

@@ -16,11 +16,7 @@ SOURCE_KEYS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source")
 def with_shipped(cfgs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Give names their shipped tags: "name" becomes "name.tag", for each tag in the table's order.
 
-    Args:
-        cfgs: configurations by registered name, as for `timm.models.generate_default_cfgs`.
-
-    Returns:
-        The same for names that ship nothing; the first tag of the others is their default.
+    The first tag of a name is its default. Names that ship nothing stay as they are.
     """
     tagged: dict[str, dict[str, Any]] = {}
     rows = shipped().values()
@@ -40,13 +36,9 @@ def resolve_cfg(
 ) -> dict[str, Any]:
     """The configuration of a model as a dict, timm's rules applied.
 
-    Args:
-        variant: registered name.
-        backbone: the backbone of a generic name, whose registered configuration is that of the default one;
-            None for the others.
-        pretrained_cfg: configuration, tag of one, or None.
-        overlay: entries that replace its own. One that says where weights are replaces every other such
-            entry: beside a shipped file timm would overlook a Hub id.
+    `backbone` is that of a generic name, whose registered configuration is the default backbone's; None for the others.
+    An entry of `overlay` that says where weights are replaces every other such entry: beside a shipped file timm would
+    overlook a Hub id.
 
     Raises:
         RuntimeError: the name has no such tag; the message says which it has.

@@ -27,17 +27,11 @@ WEIGHTS = "model.safetensors"
 
 
 class Checkpoint(NamedTuple):
-    """What a file of weights holds.
+    """What a file of weights holds."""
 
-    Attributes:
-        weights: tensors by name, float32 where the file has half precision.
-        args: arguments of the model that the file's header names; empty for files of others.
-        where: the file or the repository, for messages.
-    """
-
-    weights: dict[str, Tensor]
-    args: dict[str, Any]
-    where: str
+    weights: dict[str, Tensor]  # by name, float32 where the file has half precision
+    args: dict[str, Any]  # of the model, as the file's header says; empty for files of others
+    where: str  # the file or the repository, for messages
 
 
 def read_weights(cfg: dict[str, Any], cache_dir: str | os.PathLike | None = None) -> Checkpoint:

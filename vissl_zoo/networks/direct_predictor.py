@@ -21,12 +21,11 @@ class DirectPredictor(nn.Module):
         momentum: ρ of the moving average of E[z zᵀ], over optimizer steps.
         epsilon: added to the square roots of the eigenvalues, as a share of the largest. Eq. 23 has none;
             DirectPred's own value of 0.1 keeps directions alive whose eigenvalue has fallen to zero.
-        every: steps between eigendecompositions, which cost d³.
     """
 
-    def __init__(self, dim: int, *, momentum: float = 0.9, epsilon: float = 0.1, every: int = 1):
+    def __init__(self, dim: int, *, momentum: float = 0.9, epsilon: float = 0.1):
         super().__init__()
-        self.momentum, self.epsilon, self.every = momentum, epsilon, every
+        self.momentum, self.epsilon = momentum, epsilon
         self.register_buffer("moment", torch.zeros(dim, dim))
         self.register_buffer("weight", torch.eye(dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -53,10 +52,9 @@ class DirectPredictor(nn.Module):
         total = all_reduce_sum(torch.cat([self._sum.flatten(), count]))
         moment = (total[:-1] / total[-1]).view_as(self.moment)
         self._sum, self._count = None, 0
-        # Chosen on the device: an `if` would make the host wait for it at every step, as `every` > 1 does.
+        # Chosen on the device: an `if` would make the host wait for it at every step.
         self.moment.copy_(torch.where(self.updates == 0, moment, self.moment.lerp(moment, 1 - self.momentum)))
-        if self.every == 1 or int(self.updates) % self.every == 0:
-            self.weight.copy_(direct_weight(self.moment, self.epsilon))
+        self.weight.copy_(direct_weight(self.moment, self.epsilon))
         self.updates += 1
 
 
