@@ -134,7 +134,9 @@ class TestResume:
     def test_a_finished_run_makes_up_its_report(self, train_main, small, run_of):
         run = run_of("run", "--max-steps", "2")
         before = weights(run)
-        outcome = train_main(*small, "--max-steps", "2", "--output-dir", run, "--resume", "--report")
+        outcome = train_main(
+            *small, "--max-steps", "2", "--output-dir", run, "--resume", "--report", "--report-images", "40"
+        )
         assert outcome.code == 0
         assert (run / "report" / "index.html").exists()
         assert equal(weights(run), before)

@@ -36,9 +36,7 @@ def profiled_steps(run: Run) -> Iterator[Callable[[], None]]:
     if (steps := run.plan.steps - run.step) < 2:
         raise UserError(f"--profile needs at least 2 steps, and there {'is 1' if steps else 'is none left'}")
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler else logs its start and what it lacks
-    warm_up = max(1, min(WARM_UP, steps // 3))
-    wait = max(0, min(WAIT, steps // 3 - warm_up))
-    measured = min(MEASURED, steps - wait - warm_up)
+    wait, warm_up, measured = watched_steps(steps)
     schedule = {"wait": wait, "warmup": warm_up, "active": measured, "repeat": 1}
 
     def write(profiler: profile) -> None:
@@ -47,6 +45,13 @@ def profiled_steps(run: Run) -> Iterator[Callable[[], None]]:
 
     with run.accelerator.profile(ProfileKwargs(schedule_option=schedule, on_trace_ready=write)) as profiler:
         yield profiler.step
+
+
+def watched_steps(steps: int) -> tuple[int, int, int]:
+    """Of so many steps, how many pass, how many warm the profiler up, and how many it then watches."""
+    warm_up = max(1, min(WARM_UP, steps // 3))
+    wait = max(0, min(WAIT, steps // 3 - warm_up))
+    return wait, warm_up, min(MEASURED, steps - wait - warm_up)
 
 
 def write_profile(profiler: profile, folder: Path, steps: int) -> str:
