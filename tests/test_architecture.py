@@ -137,7 +137,7 @@ def test_dependencies_point_one_way(package):
 @pytest.mark.parametrize(
     "file, statement",
     [
-        ("views/crops.py", "from vissl_zoo.methods import DINO"),
+        ("views/view_crops.py", "from vissl_zoo.methods import DINO"),
         ("data/table.py", "from ..recipes.recipe import Recipe"),
         ("recipes/base.py", "def f():\n    import vissl_zoo.methods.dino"),
         ("evaluation/knn.py", "from vissl_zoo import methods"),

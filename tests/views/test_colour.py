@@ -6,8 +6,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-from vissl_zoo.views.colour import jitter_class, jitter_planes, jitter_table, luma
-from vissl_zoo.views.colour import shift_hue as shift_hue_of_planes
+from vissl_zoo.views.colour import Jitter, jitter_colours, jitter_numbers, luma, shift_hue
 from vissl_zoo.views.draws import OPERATIONS
 
 ADJUST = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
@@ -15,19 +14,18 @@ IDENTITY = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
 
 
 def color_jitter(batch, factors, order):
-    """`jitter_planes` for images (B, 3, H, W) in any order; it changes nothing in place."""
-    kind = jitter_class(factors, order, torch.ones(len(batch), dtype=torch.bool))
+    """`jitter_colours` for images (B, 3, H, W) in any order; it changes nothing in place."""
+    kind, *numbers = jitter_numbers(factors, order, torch.ones(len(batch), dtype=torch.bool))
     by_kind = kind.argsort(stable=True)
-    planes = batch[by_kind].transpose(0, 1).contiguous()
-    table = jitter_table(factors, order).to(batch.dtype)
-    jitter_planes(planes, kind[by_kind], table[by_kind])
-    return planes.transpose(0, 1)[by_kind.argsort()]
+    changed = batch[by_kind]
+    jitter_colours(changed, Jitter(kind[by_kind], *(n.to(batch.dtype)[by_kind] for n in numbers)))
+    return changed[by_kind.argsort()]
 
 
-def shift_hue(batch, shift):
-    planes = batch.transpose(0, 1).contiguous()
-    shift_hue_of_planes(planes, shift)
-    return planes.transpose(0, 1)
+def turned(batch, turn):
+    batch = batch.clone()
+    shift_hue(batch, turn)
+    return batch
 
 
 def images(number, size=12, seed=0):
@@ -82,9 +80,9 @@ def test_hue_turns_add_up_and_come_round():
     """Three thirds of a turn are no turn; red, green and blue follow one another."""
     batch = images(4, seed=2).double()
     third = torch.full((4,), 1 / 3, dtype=torch.float64)
-    once = shift_hue(batch, third)
+    once = turned(batch, third)
     assert torch.allclose(once, batch.roll(1, 1), atol=1e-12)
-    assert torch.allclose(shift_hue(shift_hue(once, third), third), batch, atol=1e-12)
+    assert torch.allclose(turned(turned(once, third), third), batch, atol=1e-12)
 
 
 def test_hue_is_finite_for_almost_gray_pixels():
@@ -92,11 +90,10 @@ def test_hue_is_finite_for_almost_gray_pixels():
     for channel in range(3):
         near = base.clone()
         near[:, channel] = torch.nextafter(near[:, channel], torch.tensor(2.0)).clamp(0, 1)
-        turned = shift_hue(near, torch.tensor([0.1]))
-        assert (turned - near).abs().max() < 1e-6
-    assert torch.equal(shift_hue(base, torch.tensor([0.1])), base)
+        assert (turned(near, torch.tensor([0.1])) - near).abs().max() < 1e-6
+    assert torch.equal(turned(base, torch.tensor([0.1])), base)
 
 
 def test_luma_equals_torchvision():
     batch = images(3)
-    assert torch.allclose(luma(batch.transpose(0, 1)), F.rgb_to_grayscale(batch)[:, 0], atol=1e-7)
+    assert torch.allclose(luma(batch), F.rgb_to_grayscale(batch)[:, 0], atol=1e-7)

@@ -62,7 +62,11 @@ def test_render_equals_torchvision_with_the_same_draws(height, width, size):
 def statistics(views):
     """Per image: mean, standard deviation, mean saturation, and hue of the mean colour in turns."""
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    pixels = (views * std + mean).round(decimals=5)  # a gray pixel is gray, not gray within float's precision
+    pixels = views * std + mean
+    gray = pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True) < 1e-5
+    pixels = torch.where(
+        gray, pixels[:, :1], pixels
+    )  # a gray pixel is gray, not gray within float's precision
     high, low = pixels.amax(1), pixels.amin(1)
     red, green, blue = pixels.mean((2, 3)).unbind(1)
     hue = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue) / (2 * torch.pi)
@@ -124,6 +128,36 @@ def test_precisions_agree():
     for a, b in zip(single, double, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).abs().max() < 5e-5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sigma": (1e-6, 1e6)},
+        {"sigma": (3.0, 20.0)},  # a window as wide as the view
+        {"hue": 0.5, "brightness": 0, "contrast": 0, "saturation": 0},
+        {"hue": 0, "brightness": 3, "contrast": 3, "saturation": 3},
+        {"contrast": 1, "brightness": 0, "saturation": 0, "hue": 0, "grayscale": 1},
+        {"jitter": 1, "blur": 1, "flip": 1, "grayscale": 1},
+        {"scale": (1e-4, 1e-3), "ratio": (0.1, 10.0)},
+        {"ratio": (3.0, 4.0)},  # of an original one pixel wide
+    ],
+    ids=str,
+)
+def test_extreme_settings_have_the_same_views_in_both_precisions(options):
+    unit = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    settings = {"jitter": 1, "blur": 1, "grayscale": 0.3, "low": 1, "low_size": 16, **unit, **options}
+    images, sizes = colourful(16, 45, 50), torch.tensor([[90, 1 if "ratio" in options else 70]] * 16)
+    images[:4] = images[4:8] // 40  # dark ones, whose hue is that of a few levels
+    single, double = (
+        ViewPipeline(37, dtype=dtype, **settings)(images, sizes, 1)
+        for dtype in (torch.float32, torch.float64)
+    )
+    # Factors of up to 4, three times, also multiply what the crop rounds.
+    factor = max(1, settings.get("contrast", 0) + 1) ** 3
+    for a, b in zip(single, double, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).abs().max() < 5e-6 * factor
 
 
 def test_multi_crop_shapes_and_order():

@@ -1,72 +1,100 @@
-"""The banded products against dense ones and against torchvision, on canvases large enough to take them."""
+"""Crop and resize against torchvision's resized_crop, and the filter's weights themselves."""
+
+import random
 
 import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-from vissl_zoo.views import resample
-from vissl_zoo.views.resample import BANDED, band_weights, crop_to_planes, filter_weights
+from vissl_zoo.views.resample import add_rows, crop_taps, filter_taps, resized_crop
 
 
-def random_boxes(count, height, width, *, whole=False):
-    """Fractional boxes (count, 4) inside a canvas, the first of one pixel and the second all of it."""
-    generator = torch.Generator().manual_seed(height + width)
-    extent = torch.rand(count, 2, generator=generator) * (torch.tensor([height, width]) - 1) + 1
-    extent[0], extent[1] = 1, torch.tensor([height, width])
-    corner = torch.rand(count, 2, generator=generator) * (torch.tensor([height, width]) - extent)
-    boxes = torch.cat([corner, extent], 1)
-    return boxes.floor() if whole else boxes
+def random_boxes(height, width, number):
+    generator = random.Random(height * 1000 + width)
+    boxes = [(0, 0, height, width), (0, 0, 1, 1), (height - 1, width - 1, 1, 1), (0, 0, height, 1)]
+    for _ in range(number - len(boxes)):
+        h, w = generator.randint(1, height), generator.randint(1, width)
+        boxes.append((generator.randint(0, height - h), generator.randint(0, width - w), h, w))
+    return torch.tensor(boxes)
 
 
-def crops(images, boxes, flip, size, dtype=torch.float32, **options):
-    planes = torch.empty(3, len(boxes), size, size, dtype=dtype)
-    crop_to_planes(images, torch.arange(len(boxes)) % len(images), boxes, flip, size, planes, **options)
-    return planes.transpose(0, 1)
+@pytest.mark.parametrize(
+    "height, width, size",
+    [
+        (32, 32, 32),
+        (32, 32, 64),
+        (96, 96, 64),
+        (40, 57, 32),
+        (57, 40, 33),
+        (7, 64, 16),
+        (64, 64, 1),
+        (336, 200, 224),
+        (150, 336, 96),
+        (1, 1, 5),
+    ],
+)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.float64, 2e-6)])
+def test_resized_crop_equals_torchvision(height, width, size, dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(height, width, 20)
+    images = torch.rand(20, 3, height, width, generator=generator, dtype=dtype)
+    flip = torch.rand(20, generator=generator) < 0.5
+    ours = resized_crop(images, boxes.to(dtype), flip, size)
+    for image, box, mirrored, view in zip(images, boxes.tolist(), flip, ours, strict=True):
+        theirs = F.resized_crop(image, *box, [size, size], antialias=True)
+        if mirrored:
+            theirs = F.horizontal_flip(theirs)
+        assert (view - theirs).abs().max() < tolerance
 
 
-SIZES = [
-    (BANDED, BANDED, 64),
-    (336, 200, 224),
-    (150, 336, 96),
-    (130, 140, 37),
-    (128, 300, 1),
-    (200, 131, 150),
-]
+def dense(start, extent, length, size):
+    """The filter as matrices (n, size, length)."""
+    boxes = torch.stack([start, start, extent, extent], 1)
+    first, weights = crop_taps(boxes, torch.zeros(len(start), dtype=torch.bool), (length, length), size)[0]
+    index = first.unsqueeze(2) + torch.arange(weights.shape[2])
+    return torch.zeros(len(start), size, length, dtype=torch.float64).scatter_(2, index, weights)
 
 
-@pytest.mark.parametrize("height, width, size", SIZES)
-def test_banded_products_equal_dense_ones(height, width, size, monkeypatch):
-    images = torch.randint(0, 256, (5, 3, height, width), generator=torch.Generator().manual_seed(0)).byte()
-    boxes, flip = random_boxes(12, height, width), torch.arange(12) % 3 == 0
-    banded = crops(images, boxes, flip, size, scale=1 / 255)
-    monkeypatch.setattr(resample, "BANDED", 10**6)
-    assert (banded - crops(images, boxes, flip, size, scale=1 / 255)).abs().max() < 2e-6
+def test_weights_sum_to_one_and_stay_inside_fractional_boxes():
+    generator = torch.Generator().manual_seed(0)
+    extent = torch.rand(200, dtype=torch.float64, generator=generator) * 39 + 0.01
+    start = torch.rand(200, dtype=torch.float64, generator=generator) * (40 - extent)
+    weights = dense(start, extent, 40, 16)
+    assert torch.allclose(weights.sum(2), torch.ones(200, 16, dtype=torch.float64))
+    assert (weights >= 0).all()
+    pixel = torch.arange(40)
+    outside = (pixel + 1 <= start.unsqueeze(1)) | (pixel >= (start + extent).unsqueeze(1))
+    assert (weights * outside.unsqueeze(1)).max() == 0
 
 
-@pytest.mark.parametrize("height, width, size", SIZES)
-def test_banded_products_equal_torchvision(height, width, size):
-    images = torch.rand(4, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    boxes, flip = random_boxes(8, height, width, whole=True).double(), torch.arange(8) % 2 == 0
-    for n, view in enumerate(crops(images, boxes, flip, size, torch.float64)):
-        theirs = F.resized_crop(images[n % 4], *boxes[n].long().tolist(), [size, size], antialias=True)
-        assert (view - (F.horizontal_flip(theirs) if flip[n] else theirs)).abs().max() < 1e-5
+def test_weights_change_smoothly_with_the_box():
+    """A box that moves by a thousandth of a pixel does not make a pixel jump in or out."""
+    starts = torch.arange(0, 6, 0.001, dtype=torch.float64)
+    weights = dense(starts, torch.full_like(starts, 9.5), 16, 8)
+    assert (weights[1:] - weights[:-1]).abs().max() < 0.005
 
 
-@pytest.mark.parametrize("length, size", [(128, 64), (336, 224), (336, 96), (140, 37)])
-def test_bands_hold_every_weight(length, size):
-    box = random_boxes(20, length, length).double()
-    start, extent = box[:, 0], box[:, 2]
-    flip = torch.arange(20) % 2 == 0
-    first, width, weights = band_weights(start, extent, length, size, flip)
-    dense = torch.zeros(
-        20, weights.shape[1] * weights.shape[2], length + weights.shape[3], dtype=torch.float64
+@pytest.mark.parametrize("length, size", [(128, 64), (336, 224), (336, 96), (140, 37), (20, 64), (64, 64)])
+def test_the_taps_that_are_counted_are_enough(length, size):
+    """More of them change nothing: the filter is not cut off, be the boxes whole or fractional."""
+    generator = torch.Generator().manual_seed(0)
+    extent = torch.rand(100, dtype=torch.float64, generator=generator) * (length - 1) + 1
+    start = torch.rand(100, dtype=torch.float64, generator=generator) * (length - extent)
+    extent[::2], start[::2] = extent[::2].floor(), start[::2].floor()
+    extent[0], start[0] = length, 0
+    most = filter_taps(start, extent, length, size, length)
+    full = torch.zeros(100, size, length, dtype=torch.float64).scatter_(
+        2, most.first.unsqueeze(2) + torch.arange(length), most.weights
     )
-    for image in range(20):
-        for block, begin in enumerate(first[image].tolist()):
-            rows = slice(block * resample.BLOCK, (block + 1) * resample.BLOCK)
-            dense[image, rows, begin : begin + width[image]] = weights[image, block, :, : width[image]]
-    assert torch.allclose(
-        dense[:, :size, :length], filter_weights(start, extent, length, size, flip), atol=1e-12
-    )
-    assert (first + width.unsqueeze(1) <= length).all()
-    assert width[2:].double().mean() < length  # a band is less than everything
+    assert (dense(start, extent, length, size) - full).abs().max() < 1e-12
+
+
+def test_devices_without_bags_of_rows_add_them_up():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(50, 7, generator=generator, dtype=torch.float64)
+    index = torch.randint(0, 50, (20, 4), generator=generator)
+    weights = torch.rand(20, 4, generator=generator, dtype=torch.float64)
+    expected = (rows[index] * weights.unsqueeze(2)).sum(1)
+    bags = torch.nn.functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
+    assert torch.allclose(add_rows(rows, index, weights), expected)
+    assert torch.allclose(bags, expected)

@@ -18,8 +18,8 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.data import BadImage, ImageTable, canvas_size, open_images
 from vissl_zoo.data.canvas import read_to_canvas
 from vissl_zoo.errors import UserError
-from vissl_zoo.views.figure import draw_views, file_formats
 from vissl_zoo.views.pipeline import ViewPipeline
+from vissl_zoo.views.sheet import draw_views, file_formats
 
 PROG = "python -m vissl_zoo.views"
 MOST = 100  # images and low-resolution views of one figure

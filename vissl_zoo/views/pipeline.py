@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vissl_zoo.views.crops import choose_boxes
 from vissl_zoo.views.draws import ATTEMPTS, OPERATIONS, ViewDraws, uniform_table
 from vissl_zoo.views.render import Finish, render_views
+from vissl_zoo.views.view_crops import choose_boxes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,26 +1,22 @@
-"""From canvases and draws to normalised views: the images of one resolution together, a cache-sized chunk at a time."""
+"""From canvases and draws to normalised views: a cache-sized share of the images at a time, with all their views."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vissl_zoo.views.blur import blur_planes
-from vissl_zoo.views.colour import COLUMNS, jitter_class, jitter_planes, jitter_table, luma, to_device
+from vissl_zoo.views.blur import gaussian_blur
+from vissl_zoo.views.colour import Jitter, jitter_colours, jitter_numbers, luma
 from vissl_zoo.views.draws import ViewDraws
-from vissl_zoo.views.resample import crop_to_planes
-from vissl_zoo.views.threads import load_kernel, render_on_threads
+from vissl_zoo.views.resample import Taps, crop_sideways, crop_taps
 
-# Numbers of views that are worked on together. On a CPU a core's share of them, and a dozen temporaries a third as
+# Numbers of views that are worked on together. On a CPU a core's share of them, and a few temporaries a third as
 # large, should stay in its caches; an accelerator takes more, since there each operation has its price.
 CHUNK, CHUNK_ON_DEVICE = 2**19, 2**25
-# glibc gives blocks above a threshold back to the system when they are freed, and every page of the next one is a
-# fault: 40 of 130 µs a view of 64 px. Freeing one large block, never touched, lifts the threshold for good.
-torch.empty(2**25 - 2**16, dtype=torch.uint8)
-BOX, SIGMA, FLIP = slice(0, 4), 4 + COLUMNS, 5 + COLUMNS  # columns of the numbers beside `jitter_table`'s
 
 
 @dataclass(frozen=True)
@@ -40,103 +36,75 @@ def render_views(
 
     images (B, 3, H, W) uint8; boxes (V, B, 4) floating, on the CPU, in pixels of the canvas; `radius` of the blur's
     window in pixels.
-
-    float32 on a CPU goes view by view through compiled code (`vissl_zoo.views.compiled`), where numba is installed;
-    everything else, in batches through torch's operations, which are also what the compiled code is tested against.
     """
     views, batch = boxes.shape[:2]
-    device = images.device
-    count = views * batch
-    scale, shift = 1 / torch.tensor(finish.std), -torch.tensor(finish.mean) / torch.tensor(finish.std)
-    normalise = torch.stack([scale, shift])
-    kernel = load_kernel() if device.type == "cpu" and finish.dtype == torch.float32 else None
-    if kernel:
-        out = render_on_threads(
-            kernel, images, boxes.double(), draws, size, radius, normalise, finish.channels_last
-        )
-        return list(out.unflatten(0, (views, batch)).unbind(0))
-    memory_format = torch.channels_last if finish.channels_last else torch.contiguous_format
-    out = torch.empty(count, 3, size, size, dtype=finish.dtype, device=device, memory_format=memory_format)
+    device, dtype = images.device, finish.dtype
+    if finish.channels_last:
+        out = torch.empty(views, batch, size, size, 3, dtype=dtype, device=device).movedim(4, 2)
+    else:
+        out = torch.empty(views, batch, 3, size, size, dtype=dtype, device=device)
+    work = _Work.of(images, boxes, draws, size, dtype)
+    (shift,) = _send(device, -torch.tensor(finish.mean, dtype=dtype) / torch.tensor(finish.std, dtype=dtype))
     numbers = CHUNK * torch.get_num_threads() if device.type == "cpu" else CHUNK_ON_DEVICE
-    chunk = max(1, min(count, numbers // (3 * size * size)))
-    chunk = math.ceil(count / max(1, math.ceil(count / chunk)))  # of equal length: no small rest
-    work = _Work.of(boxes, draws, chunk, finish.dtype, device)
-    normalise = to_device(normalise.to(finish.dtype).view(2, 3, 1, 1), device)
-    for first in range(0, count, max(1, chunk)):
-        part = slice(first, min(first + chunk, count))
-        planes, rows = _chunk(images, work, part, size, radius, finish.dtype)
-        view = out[part]
-        if finish.channels_last:
-            view.copy_(planes.index_select(0, rows).view_as(view))
-        else:
-            torch.index_select(planes, 0, rows, out=view.view(-1, size, size))
-        view.mul_(normalise[0]).add_(normalise[1])
-    return list(out.unflatten(0, (views, batch)).unbind(0))
+    shares = max(1, math.ceil(views * batch * 3 * size * size / numbers))
+    share = max(1, math.ceil(batch / shares))
+    for first in range(0, batch, share):
+        part = slice(first, min(first + share, batch))
+        pixels = _render(images[part], work.part(part), radius)
+        pixels = pixels.view(views, -1, 3, size, size).transpose(3, 4)
+        for channel, std in enumerate(finish.std):
+            torch.add(shift[channel], pixels[:, :, channel], alpha=1 / std, out=out[:, part, channel])
+    return list(out.unbind(0))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The draws of N views, those of a chunk sorted by what happens to their colours."""
+class _Work(NamedTuple):
+    """What is done to V views of B images, (V, B, ...) each; what steers the work lies on the CPU."""
 
-    order: Tensor  # (N,) int64, CPU: which view stands here
-    kind: Tensor  # (N,), CPU: see `jitter_class`
-    gray: Tensor  # (N,) bool, CPU
-    blur: Tensor  # (N,) bool, CPU
-    image: Tensor  # (N,) int64, on the device
-    numbers: Tensor  # (N, …) on the device: box, jitter table, sigma, flip
+    kind: Tensor
+    grayscale: Tensor
+    blur: Tensor
+    numbers: list[Tensor]  # on the device: the filters' four, the jitter's three, sigma
 
     @classmethod
-    def of(
-        cls, boxes: Tensor, draws: ViewDraws, chunk: int, dtype: torch.dtype, device: torch.device
-    ) -> _Work:
-        factors, order, jitter = (
-            draws.factors.flatten(0, 1),
-            draws.order.flatten(0, 1),
-            draws.jitter.flatten(),
-        )
-        kind = jitter_class(factors, order, jitter)
-        place = torch.arange(len(kind))
-        by_chunk = (place // max(1, chunk) * 6 + kind).argsort(stable=True)
-        rest = (draws.sigma.reshape(-1, 1), draws.flip.reshape(-1, 1))
-        parts = [boxes.flatten(0, 1), jitter_table(factors, order), *rest]
-        numbers = torch.cat([part.to(dtype) for part in parts], 1)[by_chunk]
-        return cls(
-            by_chunk,
-            kind[by_chunk],
-            draws.grayscale.flatten()[by_chunk],
-            draws.blur.flatten()[by_chunk],
-            to_device(by_chunk % boxes.shape[1], device),
-            to_device(numbers, device),
+    def of(cls, images: Tensor, boxes: Tensor, draws: ViewDraws, size: int, dtype: torch.dtype) -> _Work:
+        down, across = crop_taps(boxes, draws.flip, images.shape[2:], size)
+        kind, *jitter = jitter_numbers(draws.factors, draws.order, draws.jitter)
+        numbers = [*down, *across, *jitter, draws.sigma]
+        numbers = [n.to(dtype) if n.is_floating_point() else n for n in numbers]
+        return cls(kind, draws.grayscale, draws.blur, _send(images.device, *numbers))
+
+    def part(self, images: slice) -> _Work:
+        """Of some images, (V * b, ...) each."""
+        *steer, numbers = self
+        return _Work(
+            *(t[:, images].flatten(0, 1) for t in steer), [t[:, images].flatten(0, 1) for t in numbers]
         )
 
 
-def _chunk(
-    images: Tensor, work: _Work, part: slice, size: int, radius: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """(planes (m, size, size), rows (3n,)): the views of a chunk are planes[rows], in [0, 1].
+def _render(images: Tensor, work: _Work, radius: int) -> Tensor:
+    """Views (V * b, 3, size, size) of b canvases in [0, 1], lying on their side.
 
-    A blurred or gray image is written beside the others and `rows` points there, so nothing is moved back. Which
-    images are touched is known on the CPU: the device gets indices and the host never waits.
+    What happens to which view is known on the CPU: the device gets indices, and the host never waits.
     """
-    device, numbers = images.device, work.numbers[part]
-    blurred, gray = (flag[part].nonzero().squeeze(1) for flag in (work.blur, work.gray))
-    n, m = len(numbers), len(numbers) + len(blurred)
-    pool = torch.empty(3 * m + len(gray), size, size, dtype=dtype, device=device)
-    planes = pool[: 3 * m].view(3, m, size, size)
-    cut = planes[:, :n]
-    crop_to_planes(images, work.image[part], numbers[:, BOX], numbers[:, FLIP] > 0, size, cut, 1 / 255)
-    jitter_planes(cut, work.kind[part], numbers[:, 4 : 4 + COLUMNS])
-
-    channel = m * torch.arange(3)
-    rows = torch.arange(n) + channel.view(3, 1)  # (3, n): the row of `pool` of each channel of each view
-    if len(blurred):
-        rows[:, blurred] = torch.arange(n, m) + channel.view(3, 1)
-        index = to_device(blurred, device)
-        sharp = torch.stack([plane.index_select(0, index) for plane in cut])
-        blur_planes(sharp, numbers[:, SIGMA].index_select(0, index), radius, planes[:, n:])
+    order = work.kind.argsort(stable=True)
+    kind, grayscale, blur = (steer[order] for steer in work[:3])
+    gray, blurred = grayscale.nonzero().squeeze(1), blur.nonzero().squeeze(1)
+    order, back, gray, blurred = _send(images.device, order, order.argsort(), gray, blurred)
+    *taps, matrix, mean_part, turn, sigma = (numbers.index_select(0, order) for numbers in work.numbers)
+    levels, image = images.to(sigma.dtype).div_(255), order % max(1, len(images))
+    pixels = crop_sideways(levels, image, Taps(*taps[:2]), Taps(*taps[2:]))
+    jitter_colours(pixels, Jitter(kind, matrix, mean_part, turn))
     if len(gray):
-        index = to_device(rows[:, gray].flatten(), device)
-        luma(pool.index_select(0, index).view(3, len(gray), size, size), out=pool[3 * m :])
-        rows[:, gray] = torch.arange(3 * m, len(pool))
-    places = work.order[part].argsort()  # the chunk's views in their own order again
-    return pool, to_device(rows[:, places].T.flatten(), device)
+        level = luma(pixels.index_select(0, gray)).unsqueeze(1)
+        pixels.index_copy_(0, gray, level.expand(-1, 3, -1, -1))
+    if len(blurred):
+        sharp, sigma = pixels.index_select(0, blurred), sigma.index_select(0, blurred)
+        pixels.index_copy_(0, blurred, gaussian_blur(sharp, sigma, radius))
+    return pixels.index_select(0, back)
+
+
+def _send(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """Send small CPU tensors without making the host wait for the device."""
+    if device.type == "cuda":
+        tensors = tuple(tensor.pin_memory() for tensor in tensors)
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]

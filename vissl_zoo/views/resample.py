@@ -1,135 +1,102 @@
-"""The antialiased bilinear filter on a box of each image, as matrix products: dense ones, or banded where that is less.
+"""Crop, resize and mirror with the antialiased bilinear filter, a box of its own for each view of a batch.
 
-Both give (3, n, size, size): one plane a channel. A product then writes straight into its place, and the colour
-operations, which mix channels pixel by pixel, run over long contiguous stretches.
+A row of the result is a weighted sum of a few rows of the image, which `embedding_bag` computes for a whole batch at
+once and only where a weight is not zero. Rows are summed, the planes are laid on their side, and rows are summed again.
 """
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-BLOCK = 32  # output pixels of one banded product
-BANDED = (
-    128  # side of a canvas from which a CPU takes the banded products; below, they do not pay for the loop
-)
+from torch.nn.functional import embedding_bag
 
 
-def crop_to_planes(
-    images: Tensor, index: Tensor, boxes: Tensor, flip: Tensor, size: int, out: Tensor, scale: float = 1.0
-) -> None:
-    """Write the crops of images[index], each resized to a square, mirrored where `flip` says so, into `out`.
+class Taps(NamedTuple):
+    """A filter of one axis for N views: each of a view's pixels is a weighted sum of a few neighbours."""
 
-    images (B, 3, H, W) uint8 or floating, which are multiplied by `scale`; index (n,) int64; boxes (n, 4) of `out`'s
-    type: top, left, height, width in pixels, fractions allowed; flip (n,) bool; out (3, n, size, size), each plane
-    contiguous. Everything lies on one device.
+    first: Tensor  # (..., size) int64: the first pixel of the image that counts
+    weights: Tensor  # (..., size, taps): of the pixels from there on; they sum to one
+
+
+def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Crop, resize to a square with the antialiased bilinear filter, and mirror where `flip` says so.
+
+    images (B, 3, H, W) floating; boxes (B, 4) top, left, height, width in pixels, fractions allowed; flip (B,) bool
+    -> (B, 3, size, size). Each axis is scaled by itself, so a canvas that was squashed from the original gives the
+    crop its true aspect back.
     """
-    if images.device.type == "cpu" and min(images.shape[2:]) >= BANDED:
-        _banded(images, index, boxes, flip, size, out, scale)
-    else:  # on an accelerator two large products beat many small ones
-        _dense(images, index, boxes, flip, size, out, scale)
+    filters = crop_taps(boxes.cpu().double(), flip.cpu(), images.shape[2:], size)
+    down, across = (Taps(f.first.to(images.device), f.weights.to(images)) for f in filters)
+    return crop_sideways(images, torch.arange(len(images), device=images.device), down, across).transpose(
+        2, 3
+    )
 
 
-def filter_weights(
-    start: Tensor, extent: Tensor, length: int, size: int, flip: Tensor | None = None
-) -> Tensor:
-    """Weights (B, size, length) of the antialiased bilinear filter on one axis; every row sums to one.
+def crop_taps(boxes: Tensor, flip: Tensor, canvas: tuple[int, int], size: int) -> tuple[Taps, Taps]:
+    """The filters down and across, on the CPU; boxes (..., 4) float64 and flip (...) as in `resized_crop`."""
+    corner, extent = boxes[..., :2], boxes[..., 2:]
+    most = extent.flatten(0, -2).amax(0).tolist() if extent.numel() else canvas
+    count = [min(math.ceil(2 * max(e / size, 1)), length) for e, length in zip(most, canvas, strict=True)]
+    down = filter_taps(corner[..., 0], extent[..., 0], canvas[0], size, count[0])
+    return down, filter_taps(corner[..., 1], extent[..., 1], canvas[1], size, count[1], flip)
 
-    The box [start, start + extent) of each image, both (B,), is resampled to `size` pixels with a triangle of
+
+def crop_sideways(images: Tensor, index: Tensor, down: Taps, across: Taps) -> Tensor:
+    """Crops of images[index], resized and mirrored, and lying on their side: (n, 3, size, size), x before y.
+
+    images (B, 3, H, W) floating; index (n,) int64; the filters are of n views. Everything lies on one device.
+    """
+    height, width = images.shape[2:]
+    plane = 3 * index.unsqueeze(1) + torch.arange(3, device=index.device)  # (n, 3)
+    rows = _sum_rows(images.reshape(-1, width), plane * height, down)  # (3n * size, width)
+    size = down.first.shape[-1]
+    rows = rows.view(-1, size, width).transpose(1, 2).reshape(-1, size)
+    plane = torch.arange(plane.numel(), device=index.device).view_as(plane)
+    return _sum_rows(rows, plane * width, across).view(-1, 3, size, size)
+
+
+def filter_taps(
+    start: Tensor, extent: Tensor, length: int, size: int, taps: int, flip: Tensor | None = None
+) -> Taps:
+    """The filter on one axis of `length` pixels, `taps` of which are enough for every box.
+
+    The box [start, start + extent) of each view, both (...), is resampled to `size` pixels with a triangle of
     half-width max(extent / size, 1). As in a crop before a resize, no weight lies outside the box; a pixel
     that the box covers in part counts for that part.
     """
-    pixel = torch.arange(length, dtype=start.dtype, device=start.device)
-    target = torch.arange(size, dtype=start.dtype, device=start.device)
-    return _triangles(pixel, _centres(start, extent, target, size, flip), start, extent, size)
-
-
-def band_weights(
-    start: Tensor, extent: Tensor, length: int, size: int, flip: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The nonzero part of `filter_weights`, in blocks of `BLOCK` output pixels.
-
-    (first (B, blocks) int64, width (B,) int64, weights (B, blocks, BLOCK, widest)): the pixels `first` and on of
-    a block, `width` of them in every block of an image. The last block ends with rows that mean nothing where BLOCK
-    does not divide `size`.
-    """
-    step = extent / size
-    reach = step.clamp_min(1)
-    width = ((BLOCK - 1) * step + 2 * reach).ceil().long() + 2
-    width.clamp_max_(length)
-    blocks = -(-size // BLOCK)
-    target = torch.arange(blocks * BLOCK, dtype=start.dtype, device=start.device)
-    centre = _centres(start, extent, target, size, flip).view(len(start), blocks, BLOCK)
-    first = (centre.amin(2) - reach.unsqueeze(1) - 0.5).floor().long()
-    first = first.clamp_min_(0).minimum((length - width).unsqueeze(1))
-    pixel = first.unsqueeze(2) + torch.arange(int(width.max()), device=start.device)
-    weights = _triangles(
-        pixel.to(start.dtype).flatten(0, 1),
-        centre.flatten(0, 1),
-        *(edge.repeat_interleave(blocks) for edge in (start, extent)),
-        size,
-    )
-    return first, width, weights.view(len(start), blocks, BLOCK, -1)
-
-
-def _centres(start: Tensor, extent: Tensor, target: Tensor, size: int, flip: Tensor | None) -> Tensor:
-    """Where output pixels lie on the input's axis: (B, len(target))."""
-    target = target.expand(len(start), -1)
+    start, extent = start.unsqueeze(-1), extent.unsqueeze(-1)
+    reach = (extent / size).clamp_min(1)
+    target = torch.arange(0.5, size, dtype=start.dtype, device=start.device)
     if flip is not None:
-        target = torch.where(flip.unsqueeze(1), size - 1 - target, target)
-    return start.unsqueeze(1) + (target + 0.5) * (extent / size).unsqueeze(1)
+        target = torch.where(flip.unsqueeze(-1), size - target, target)
+    centre = start + target * (extent / size)
+    first = (centre - reach + 0.5).floor_().clamp_(0, length - taps)
+    pixel = first.unsqueeze(-1) + torch.arange(taps, dtype=start.dtype, device=start.device)
+    centre, reach, start, extent = (x.unsqueeze(-1) for x in (centre, reach, start, extent))
+    inside = torch.minimum(pixel + 1, start + extent).sub_(torch.maximum(pixel, start)).clamp_(0, 1)
+    weights = (pixel + 0.5).sub_(centre).abs_().div_(reach).neg_().add_(1).clamp_min_(0).mul_(inside)
+    return Taps(first.long(), weights.div_(weights.sum(-1, keepdim=True)))
 
 
-def _triangles(pixel: Tensor, centre: Tensor, start: Tensor, extent: Tensor, size: int) -> Tensor:
-    """Weights (B, t, p) of pixels (p,) or (B, p) for output pixels at `centre` (B, t)."""
-    end = (start + extent).unsqueeze(1)
-    inside = torch.minimum(pixel + 1, end) - torch.maximum(pixel, start.unsqueeze(1))  # (B, p)
-    slope = (extent / size).clamp_min(1).reciprocal_().neg_().view(-1, 1, 1)
-    weights = ((pixel + 0.5).unsqueeze(-2) - centre.unsqueeze(2)).abs_().mul_(slope).add_(1)
-    weights.clamp_min_(0).mul_(inside.clamp_(0, 1).unsqueeze(1))
-    return weights.div_(weights.sum(2, keepdim=True))
+def _sum_rows(rows: Tensor, begin: Tensor, taps: Taps) -> Tensor:
+    """Every row of the views whose planes' rows begin at `begin` (n, 3): (3n * size, row length)."""
+    first, weights = taps
+    index = (
+        begin[:, :, None, None]
+        + (first.unsqueeze(2) + torch.arange(weights.shape[2], device=first.device))[:, None]
+    )
+    index, weights = index.flatten(0, 2), weights.unsqueeze(1).expand_as(index).flatten(0, 2)
+    if rows.device.type in ("cpu", "cuda", "meta"):
+        return embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
+    return add_rows(rows, index, weights)
 
 
-def _dense(
-    images: Tensor, index: Tensor, boxes: Tensor, flip: Tensor, size: int, out: Tensor, scale: float
-) -> None:
-    height, width = images.shape[2:]
-    top, left, box_height, box_width = boxes.unbind(1)
-    rows = filter_weights(top, box_height, height, size).mul_(scale)
-    columns = filter_weights(left, box_width, width, size, flip).transpose(1, 2)
-    chosen = images.index_select(0, index).to(out.dtype)
-    across = torch.bmm(chosen.view(len(index), 3 * height, width), columns)
-    across = across.view(len(index), 3, height, size)
-    for channel in range(3):
-        torch.bmm(rows, across[:, channel], out=out[channel])
-
-
-def _banded(
-    images: Tensor, index: Tensor, boxes: Tensor, flip: Tensor, size: int, out: Tensor, scale: float
-) -> None:
-    """Image by image, only the box is read, and of the products only the band that is not zero is computed."""
-    height, width = images.shape[2:]
-    top, left, box_height, box_width = boxes.unbind(1)
-    down = band_weights(top, box_height, height, size)
-    across = band_weights(left, box_width, width, size, flip)
-    down[2].mul_(scale)
-    blocks = [slice(i, min(i + BLOCK, size)) for i in range(0, size, BLOCK)]
-    places = list(zip(index.tolist(), *(_as_lists(*part[:2]) for part in (down, across)), strict=True))
-    for item, (image, (y, tall), (x, wide)) in enumerate(places):
-        y0, x0 = min(y), min(x)
-        box = images[image, :, y0 : max(y) + tall, x0 : max(x) + wide].permute(1, 0, 2)
-        box = box.to(
-            out.dtype, memory_format=torch.contiguous_format
-        )  # (h, 3, w): all channels in one product
-        resized = box.new_empty(size, 3 * box.shape[2])
-        for part, first, weights in zip(blocks, y, down[2][item], strict=True):
-            band = box[first - y0 : first - y0 + tall].flatten(1)
-            torch.mm(weights[: part.stop - part.start, :tall], band, out=resized[part])
-        resized = resized.view(3 * size, box.shape[2])
-        square = box.new_empty(3 * size, size)
-        for part, first, weights in zip(blocks, x, across[2][item], strict=True):
-            band = resized[:, first - x0 : first - x0 + wide]
-            torch.mm(band, weights[: part.stop - part.start, :wide].t(), out=square[:, part])
-        out[:, item].copy_(square.view(size, 3, size).transpose(0, 1))
-
-
-def _as_lists(first: Tensor, width: Tensor) -> list[tuple[list[int], int]]:
-    return list(zip(first.tolist(), width.tolist(), strict=True))
+def add_rows(rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """What `embedding_bag` computes, for devices that lack it."""
+    total = rows.new_zeros(len(index), rows.shape[1])
+    for row, weight in zip(index.unbind(1), weights.unbind(1), strict=True):
+        total.addcmul_(rows.index_select(0, row), weight.unsqueeze(1))
+    return total

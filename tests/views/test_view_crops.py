@@ -1,4 +1,4 @@
-"""Crop boxes and resampling against torchvision's RandomResizedCrop and resized_crop."""
+"""Crop boxes against torchvision's RandomResizedCrop, one by one and in distribution."""
 
 import math
 import random
@@ -6,12 +6,10 @@ import random
 import pytest
 import torch
 import torchvision.transforms.v2 as v2
-import torchvision.transforms.v2.functional as F
 from scipy.stats import ks_2samp
 
 from vissl_zoo.views import ViewPipeline
-from vissl_zoo.views.crops import choose_boxes, resized_crop
-from vissl_zoo.views.resample import filter_weights
+from vissl_zoo.views.view_crops import choose_boxes
 
 
 def boxes_one_by_one(area, aspect, position, size, ratio):
@@ -75,48 +73,3 @@ def test_boxes_are_distributed_as_torchvision_draws_them(size, scale):
 
     for a, b in zip(features(ours), features(theirs), strict=True):
         assert ks_2samp(a.numpy(), b.numpy()).pvalue > 1e-3
-
-
-def random_boxes(height, width, number):
-    generator = random.Random(height * 1000 + width)
-    boxes = [(0, 0, height, width), (0, 0, 1, 1), (height - 1, width - 1, 1, 1), (0, 0, height, 1)]
-    for _ in range(number - len(boxes)):
-        h, w = generator.randint(1, height), generator.randint(1, width)
-        boxes.append((generator.randint(0, height - h), generator.randint(0, width - w), h, w))
-    return torch.tensor(boxes)
-
-
-@pytest.mark.parametrize(
-    "height, width, size",
-    [(32, 32, 32), (32, 32, 64), (96, 96, 64), (40, 57, 32), (57, 40, 33), (7, 64, 16), (64, 64, 1)],
-)
-def test_resized_crop_equals_torchvision(height, width, size):
-    generator = torch.Generator().manual_seed(0)
-    boxes = random_boxes(height, width, 40)
-    images = torch.rand(40, 3, height, width, generator=generator)
-    flip = torch.rand(40, generator=generator) < 0.5
-    ours = resized_crop(images, boxes.float(), flip, size)
-    for image, box, mirrored, view in zip(images, boxes.tolist(), flip, ours, strict=True):
-        theirs = F.resized_crop(image, *box, [size, size], antialias=True)
-        if mirrored:
-            theirs = F.horizontal_flip(theirs)
-        assert (view - theirs).abs().max() < 1e-5
-
-
-def test_weights_sum_to_one_and_stay_inside_fractional_boxes():
-    generator = torch.Generator().manual_seed(0)
-    extent = torch.rand(200, dtype=torch.float64, generator=generator) * 39 + 0.01
-    start = torch.rand(200, dtype=torch.float64, generator=generator) * (40 - extent)
-    weights = filter_weights(start, extent, 40, 16)
-    assert torch.allclose(weights.sum(2), torch.ones(200, 16, dtype=torch.float64))
-    assert (weights >= 0).all()
-    pixel = torch.arange(40)
-    outside = (pixel + 1 <= start.unsqueeze(1)) | (pixel >= (start + extent).unsqueeze(1))
-    assert (weights * outside.unsqueeze(1)).max() == 0
-
-
-def test_weights_change_smoothly_with_the_box():
-    """A box that moves by a thousandth of a pixel does not make a pixel jump in or out."""
-    starts = torch.arange(0, 6, 0.001, dtype=torch.float64)
-    weights = filter_weights(starts, torch.full_like(starts, 9.5), 16, 8)
-    assert (weights[1:] - weights[:-1]).abs().max() < 0.005

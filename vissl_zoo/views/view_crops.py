@@ -1,15 +1,12 @@
-"""Random resized crops of a whole batch: integer boxes on the original, matrix products to render.
+"""Where random resized crops lie: integer boxes on the original, of a whole batch.
 
-The boxes follow torchvision's RandomResizedCrop to the letter (Szegedy et al., "Going deeper with
-convolutions", 2015, is where the augmentation comes from); the resampling is its antialiased bilinear
-filter written as out = Wy · image · Wxᵀ (resample.py).
+They follow torchvision's RandomResizedCrop to the letter (Szegedy et al., "Going deeper with convolutions", 2015, is
+where the augmentation comes from).
 """
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from vissl_zoo.views.resample import crop_to_planes
 
 
 def choose_boxes(
@@ -43,16 +40,3 @@ def choose_boxes(
     room = sizes - extent
     corner = torch.where(found, (position * (room + 1)).floor().minimum(room), (room / 2).floor())
     return torch.cat([corner, extent], -1).to(torch.int64)
-
-
-def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Crop, resize to a square with the antialiased bilinear filter, and mirror where `flip` says so.
-
-    images (B, 3, H, W) floating; boxes (B, 4) top, left, height, width in canvas pixels, fractions allowed;
-    flip (B,) bool -> (B, 3, size, size). Each axis is scaled by itself, so a canvas that was squashed from
-    the original gives the crop its true aspect back.
-    """
-    planes = images.new_empty(3, len(images), size, size)
-    index = torch.arange(len(images), device=images.device)
-    crop_to_planes(images, index, boxes.to(images.dtype), flip, size, planes)
-    return planes.transpose(0, 1).contiguous()

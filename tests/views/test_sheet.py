@@ -8,7 +8,7 @@ from PIL import Image
 
 from vissl_zoo.views import ViewPipeline
 from vissl_zoo.views import __main__ as command
-from vissl_zoo.views.figure import STANDARD, describe, draw_views, file_formats, true_colours
+from vissl_zoo.views.sheet import STANDARD, describe, draw_views, file_formats, true_colours
 
 PLAIN = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0, "blur": 0.0}
 
