@@ -7,25 +7,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vissl_zoo.methods import METHODS
+
 COMMON = """--backbone test_resnet --image-size 16 --batch-size 32 --dtype float64 --max-steps 4 --log-every 2
     --no-report"""
 SPHERE = "--method.latent-dim 48 --method.hidden 64"
-METHODS = {
+SPECIAL = {
     "vi_simsiam": f"demo {SPHERE}",
-    "simsiam": f"simsiam_resnet18_cifar10 --model simsiam {SPHERE}",
-    "simclr": f"simclr_resnet18_cifar10 --model simclr {SPHERE}",
-    "barlow_twins": f"barlow_twins_resnet18_cifar10 --model barlow_twins {SPHERE}",
-    "byol": f"byol_resnet18_cifar10 --model byol {SPHERE}",
     "dino": """dino_resnet18_cifar10 --model dino --method.teacher ema --method.prototypes 64
         --method.bottleneck-dim 16""",
 }
+RUNS = {name: SPECIAL.get(name, f"{name}_resnet18_cifar10 --model {name} {SPHERE}") for name in METHODS}
 LOCAL = "local batch norm"  # the control: statistics of each process's own images
 TOLERANCE, CONTROL = 1e-10, 1e-6
 
 
 def commands(data: Path, folder: Path) -> dict[str, list[str]]:
     """The command line of each run, by its name."""
-    every = {**METHODS, LOCAL: METHODS["simsiam"] + " --no-sync-batch-norm"}
+    every = {**RUNS, LOCAL: RUNS["simsiam"] + " --no-sync-batch-norm"}
     return {
         name: [*own.split(), *COMMON.split(), "--data.path", str(data), "--output-dir", str(folder / name)]
         for name, own in every.items()
@@ -59,7 +58,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_two_processes_train_as_one(runs, name):
     one, two = (tensors(run) for run in runs[name])
     assert {v.dtype for v in one.values()} == {torch.float64, torch.int64}
@@ -68,14 +67,14 @@ def test_two_processes_train_as_one(runs, name):
     assert distance(one, two) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_there_were_two_processes(runs, name):
     one, two = (log(run) for run in runs[name])
     assert {line["processes"] for line in one} == {1}
     assert {line["processes"] for line in two} == {2}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_the_logs_agree(runs, name):
     """Means over the processes; deviation and rank are of each process's own share and differ."""
     one, two = (log(run) for run in runs[name])

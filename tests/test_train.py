@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vissl_zoo
+from vissl_zoo.methods import METHODS
 
 LOGGED = {"step", "epoch", "loss", "alignment", "lr", "images_per_second", "kappa_mean", "embedding_std"}
 PICTURES = {"gallery.png", "curves.png", "kappa.png", "ambiguity.png"}
@@ -96,11 +97,11 @@ class TestRunFolder:
 VARIANTS = {
     "paper": ((), ("--method.variant", "paper", "--method.latent-dim", "32"), {"alignment"}),
     "beta": ((), ("--method.variant", "beta", "--method.kappa-map", "exp"), {"alignment"}),
-    "simsiam": (("simsiam_resnet18_cifar10", "--model", "simsiam"), (), {"alignment", "kappa_fit"}),
-    "dino": (("dino_resnet18_cifar10", "--model", "dino"), (), {"alignment", "kappa_fit"}),
-    "simclr": (("simclr_resnet18_cifar10", "--model", "simclr"), (), {"kappa_fit"}),
-    "barlow_twins": (("barlow_twins_resnet18_cifar10", "--model", "barlow_twins"), (), {"kappa_fit"}),
-    "byol": (("byol_resnet18_cifar10", "--model", "byol"), (), {"kappa_fit"}),
+    **{
+        name: ((f"{name}_resnet18_cifar10", "--model", name), (), {"alignment", "kappa_fit"})
+        for name in METHODS
+        if name != "vi_simsiam"
+    },
     "dino, ema": (("dino_resnet18_cifar10", "--model", "dino"), ("--method.teacher", "ema"), {"kappa_fit"}),
     "bf16": ((), ("--mixed-precision", "bf16"), {"alignment"}),
     "multi-crop": ((), ("--views.low", "2", "--views.low-size", "16"), {"alignment"}),

@@ -6,14 +6,8 @@ import torch
 import vissl_zoo
 from vissl_zoo.methods import METHODS, create_method
 
-SMALL = {
-    "simsiam": dict(latent_dim=16),
-    "vi_simsiam": dict(latent_dim=16),
-    "dino": dict(prototypes=24, bottleneck_dim=8),
-    "simclr": dict(latent_dim=16),
-    "barlow_twins": dict(latent_dim=16),
-    "byol": dict(latent_dim=16),
-}
+SPHERE = {"latent_dim": 16}
+SMALL = {"dino": {"prototypes": 24, "bottleneck_dim": 8}}  # of the others it is SPHERE
 
 
 @pytest.fixture
@@ -22,7 +16,7 @@ def build():
 
     def make(name, backbone="test_resnet", *, seed=0, dtype=torch.float64, kappa_map="softplus", **options):
         torch.manual_seed(seed)
-        arguments = {**SMALL.get(name, {}), "kappa_map": kappa_map, "num_classes": 0}
+        arguments = {**SMALL.get(name, SPHERE), "kappa_map": kappa_map, "num_classes": 0}
         if "vit" in backbone:
             arguments |= dict(img_size=32, dynamic_img_size=True)
         model = vissl_zoo.create_model(name, backbone=backbone, **arguments)

@@ -6,9 +6,19 @@ import dataclasses
 import pytest
 import torch
 
+from vissl_zoo import methods
 from vissl_zoo.methods import METHODS, create_method, table
 from vissl_zoo.methods.base import Latents, Row, _pairs
 
+# Which of the paper's three terms are numbers; the others are mechanisms, or there are none.
+NUMBERS = {
+    "simsiam": {"alignment"},
+    "simclr": {"alignment", "uniformity"},
+    "dino": {"alignment"},
+    "barlow_twins": {"alignment", "uniformity"},
+    "byol": {"alignment"},
+    "vi_simsiam": {"alignment"},
+}
 BACKBONES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 
 
@@ -53,10 +63,24 @@ def test_every_cell_of_the_row_is_filled(method_name):
     assert all(getattr(row, f.name).strip() for f in dataclasses.fields(row))
 
 
+def test_every_method_has_a_row_here():
+    assert NUMBERS.keys() == METHODS.keys()
+
+
 def test_mechanisms_are_none_and_no_fake_zero(build, views, method_name):
     objective = build(method_name)(views())
-    for term in (objective.alignment, objective.uniformity, objective.kl):
-        assert term is None or (term.requires_grad and term.item() != 0)
+    terms = {name: getattr(objective, name) for name in ("alignment", "uniformity", "kl")}
+    assert {name for name, term in terms.items() if term is not None} == NUMBERS[method_name]
+    assert all(term.requires_grad and term.item() != 0 for term in terms.values() if term is not None)
+
+
+def test_the_class_is_a_name_of_the_package_and_takes_its_options(build, method_name):
+    model = build(method_name).model
+    cls = getattr(methods, METHODS[method_name].__name__)
+    options = cls.Options(kappa_weight=3.0)
+    assert cls(model, options).options == cls(model, kappa_weight=3.0).options == options
+    with pytest.raises(TypeError, match="kapa_weight"):
+        cls(model, kapa_weight=3.0)
 
 
 def test_table_has_a_column_for_each_method():
