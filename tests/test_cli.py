@@ -3,11 +3,11 @@
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
-from vissl_zoo.cli import ScoresFile, parse_flags
+from vissl_zoo.cli import Count, Fraction, OptionalCount, ScoresFile, Seed, Within, parse_flags
 from vissl_zoo.errors import UserError
 
 
@@ -58,7 +58,7 @@ def test_values_come_through():
 class Optional:
     """Flags that may be left out."""
 
-    scores: ScoresFile = None
+    scores: ScoresFile = ""
     size: int | None = None
     kind: Literal["a", "b"] | None = None
     pair: tuple[int, int] | None = None
@@ -107,3 +107,43 @@ def test_a_reader_of_the_help_who_leaves_early_ends_it_without_a_word(monkeypatc
             parse_flags(Options, Options(), ["--help"], "prog", "about")
     assert stop.value.code == 0
     assert capsys.readouterr().err == ""
+
+
+@dataclass(frozen=True)
+class InnerLimited:
+    """Nested."""
+
+    rate: Annotated[float, Within(0, 2)] = 1.0
+
+
+@dataclass(frozen=True)
+class Limited:
+    """Numbers that have limits."""
+
+    count: Count = 3
+    side: OptionalCount = None
+    share: Fraction = 0.5
+    seed: Seed = 0
+    data: InnerLimited = field(default_factory=InnerLimited)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--count", "0"], "--count must be at least 1, not 0"),
+        (["--side", "0"], "--side must be at least 1, not 0"),
+        (["--share", "0"], r"--share must be in \(0, 1\], not 0.0"),
+        (["--share", "nan"], "--share"),
+        (["--seed", "4294967296"], r"--seed must be in \[0, 4294967295\]"),
+        (["--data.rate", "2.1"], r"--data\.rate must be in \[0, 2\], not 2.1"),
+    ],
+)
+def test_a_number_out_of_its_limits_is_one_line_that_names_the_flag(typed, said):
+    with pytest.raises(UserError, match=said):
+        parse_flags(Limited, Limited(), typed, "prog", "about")
+
+
+def test_the_ends_of_the_limits_are_within():
+    typed = ["--count", "1", "--side", "1", "--share", "1", "--seed", "4294967295", "--data.rate", "0"]
+    options = parse_flags(Limited, Limited(), typed, "prog", "about")
+    assert options == Limited(1, 1, 1.0, 2**32 - 1, InnerLimited(0.0))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -49,16 +49,13 @@ Seed = Annotated[int, Within(0, 2**32 - 1)]
 Fraction = Annotated[float, Within(0, 1, above=True)]
 
 # Arguments without a flag.
-ScoresFile = Annotated[
-    tyro.conf.Positional[str | None], tyro.conf.arg(metavar="SCORES", help_behavior_hint="")
-]
-ImageFile = Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="IMAGE", help_behavior_hint="")]
-Paths = Annotated[
-    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")
-]
-Evaluations = Annotated[
-    tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="A B", help_behavior_hint="")
-]
+_POSITIONAL = tyro.conf.Positional
+ScoresFile = Annotated[str, _POSITIONAL, tyro.conf.arg(metavar="SCORES", help_behavior_hint="")]
+ImageFile = Annotated[str, _POSITIONAL, tyro.conf.arg(metavar="IMAGE", help_behavior_hint="")]
+Model = Annotated[str, _POSITIONAL, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")]
+Run = Annotated[str, _POSITIONAL, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
+Paths = Annotated[tuple[str, ...], _POSITIONAL, tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")]
+Evaluations = Annotated[tuple[str, ...], _POSITIONAL, tyro.conf.arg(metavar="A B", help_behavior_hint="")]
 
 _RULES = ConstructorRegistry()
 
@@ -114,12 +111,13 @@ def _check_numbers(options: Any, prefix: str = "--") -> None:
     """Hold every number against the `Within` of its field, in nested dataclasses too."""
     hints = get_type_hints(type(options), include_extras=True)
     for field in dataclasses.fields(options):
-        value, flag = getattr(options, field.name), prefix + field.name.replace("_", "-")
+        value: Any = getattr(options, field.name)
+        flag = prefix + field.name.replace("_", "-")
+        limits = [note for note in getattr(hints[field.name], "__metadata__", ()) if isinstance(note, Within)]
+        if value is not None and not all(value in each for each in limits):
+            raise UserError(f"{flag} must be {limits[0]}, not {value}")
         if dataclasses.is_dataclass(value):
             _check_numbers(value, f"{flag}.")
-        for limits in getattr(hints[field.name], "__metadata__", ()):
-            if isinstance(limits, Within) and value is not None and value not in limits:
-                raise UserError(f"{flag} must be {limits}, not {value}")
 
 
 @_RULES.primitive_rule
@@ -129,7 +127,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     if get_origin(info.type) not in (Union, UnionType) or NoneType not in kinds:
         return None
     others = Union[tuple(kind for kind in kinds if kind is not NoneType)]  # noqa: UP007  (of a tuple)
-    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(others, info.markers))
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(cast(Any, others), info.markers))
     if not isinstance(spec, PrimitiveConstructorSpec) or spec.nargs != 1:
         return None  # tyro's own rule says what is wrong
     return replace(
@@ -151,7 +149,8 @@ def _join_lines_of_help(options: Any) -> None:
         text = _docstrings(type(options)).get(field.name)
         if text and "help" not in field.metadata:
             paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
-            field.metadata = {**field.metadata, "help": "\n\n".join(paragraphs)}
+            help_text = {**field.metadata, "help": "\n\n".join(paragraphs)}
+            field.metadata = help_text  # pyright: ignore[reportAttributeAccessIssue]
         if dataclasses.is_dataclass(value := getattr(options, field.name)):
             _join_lines_of_help(value)
 
@@ -160,10 +159,10 @@ def _join_lines_of_help(options: Any) -> None:
 def _docstrings(kind: type) -> dict[str, str]:
     """The string below each field of a dataclass, its own or inherited; none where there is no source to read."""
     found = {}
-    for parent in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+    for parent in (parent for parent in reversed(kind.__mro__) if dataclasses.is_dataclass(parent)):
         with contextlib.suppress(OSError, TypeError, SyntaxError):
-            [node] = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
-            for field, below in itertools.pairwise(node.body):
+            [node] = ast.parse(textwrap.dedent(inspect.getsource(cast(type, parent)))).body
+            for field, below in itertools.pairwise(cast(ast.ClassDef, node).body):
                 if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                     found[ast.unparse(field.target)] = ast.literal_eval(below.value)
     return found

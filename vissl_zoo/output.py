@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import overload
 
 from vissl_zoo.errors import UserError
 
 
+@overload
+def output_file(path: None, flag: str, suffixes: Sequence[str], reads: Iterable[str | None] = ()) -> None: ...
+@overload
+def output_file(
+    path: str | os.PathLike, flag: str, suffixes: Sequence[str], reads: Iterable[str | None] = ()
+) -> Path: ...
 def output_file(
     path: str | os.PathLike | None, flag: str, suffixes: Sequence[str], reads: Iterable[str | None] = ()
 ) -> Path | None:

@@ -41,7 +41,7 @@ def embeddings():
 
 def write(form, scores, folder, embeddings=None, order=(2, 0, 1, 3)):
     file = folder / "out.json"
-    files, hint = export_scores(form, scores, np.array(order), file, embeddings)
+    files, hint = export_scores(form, file, scores, np.array(order), embeddings)
     assert str(file) in hint
     assert all(f.is_file() for f in files)
     return file
@@ -69,7 +69,7 @@ def test_cleanlab(scores, folder, embeddings):
     assert len(data) == len(features)
     assert [os.path.relpath(p, folder / "photos") for p in data["image"]] == [NAMES[2], NAMES[0], NAMES[1]]
     np.testing.assert_allclose(data["certainty_score"], 1 - scores["uncertainty"][[2, 0, 1]], rtol=1e-6)
-    assert not export_scores("cleanlab", scores, np.arange(4), folder / "x.json").files[1:]
+    assert not export_scores("cleanlab", folder / "x.json", scores, np.arange(4)).files[1:]
 
 
 def test_label_studio(scores, folder):
@@ -106,8 +106,8 @@ def test_lightly(scores, folder, embeddings):
 @pytest.mark.parametrize("form", FORMATS)
 def test_rows_of_a_table_and_nothing_to_write(form, scores, folder):
     with pytest.raises(UserError, match="no image has a score"):
-        export_scores(form, scores, np.array([3]), folder / "x.json")
+        export_scores(form, folder / "x.json", scores, np.array([3]))
     scores.loc[0, "path"] = "data.parquet#7"
     with pytest.raises(UserError, match=r"data\.parquet#7"):
-        export_scores(form, scores, np.arange(4), folder / "x.json")
+        export_scores(form, folder / "x.json", scores, np.arange(4))
     assert not (folder / "x.json").exists()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import sys
 
 from vissl_zoo.cli import leave_closed_stdout
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit code, which is 2 after one line on stderr about bad input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     spin_less()
-    if hasattr(sys.stdout, "reconfigure"):  # a pipe or console of another encoding may lack κ
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe or console of another encoding may lack κ
         sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: vissl-zoo COMMAND …; `vissl-zoo COMMAND --help` explains one\n")

@@ -28,7 +28,7 @@ FEW = 3  # groups that are printed also when they are written
 class Options:
     """What counts as a duplicate, and where the groups go."""
 
-    scores: ScoresFile = None
+    scores: ScoresFile = ""
     """The table that `score`, `select` or `filter` wrote."""
     embeddings: str | None = None
     """The .npy that `score --embeddings` wrote."""
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images. No file is moved or deleted."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo dedup", about)
-    if options.scores is None:
+    if not options.scores:
         raise UserError("dedup needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", LISTS, [options.scores])
     table = read_scores(options.scores)
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
             kept=groups.kept,
             cosine=groups.cosine,
         )
-        write_scores(output, whole[groups.kept] if output.suffix.lower() == ".txt" else whole)
+        write_scores(output, whole.loc[groups.kept] if output.suffix.lower() == ".txt" else whole)
         print(f"wrote {output}")
 
 

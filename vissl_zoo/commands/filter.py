@@ -16,7 +16,7 @@ from vissl_zoo.photos.score_table import LISTS, candidates, read_scores, subset,
 class Options:
     """How much is kept, and where the names go."""
 
-    scores: ScoresFile = None
+    scores: ScoresFile = ""
     """The table that `score`, `select` or `dedup` wrote."""
     keep: Fraction = 0.95
     """The fraction of the images to keep, the most certain ones; images without a score are never kept. Uncertain
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images. No file is moved or deleted."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo filter", about)
-    if options.scores is None:
+    if not options.scores:
         raise UserError("filter needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", LISTS, [options.scores])
     table = read_scores(options.scores)

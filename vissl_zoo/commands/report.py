@@ -18,7 +18,7 @@ from vissl_zoo.photos.score_table import certain_first, read_embeddings, read_sc
 class Options:
     """What the page shows, and where it goes."""
 
-    scores: ScoresFile = None
+    scores: ScoresFile = ""
     """The table that `score` wrote."""
     embeddings: str | None = None
     """The .npy that `score --embeddings` wrote; without it there is no map and nothing about duplicates."""
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo report", about)
-    if options.scores is None:
+    if not options.scores:
         raise UserError("report needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", (".html", ".htm"), [options.scores, options.embeddings])
     table = read_scores(options.scores)

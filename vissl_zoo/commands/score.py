@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
     embeddings = output_file(options.embeddings, "--embeddings", (".npy",))
     inputs = find_inputs(options.paths, options.split)
     output = output_file(options.output, "--output", TABLES, inputs.tables)
-    to_file = export_file(options.to, options.to_file, output)
+    export = export_file(options.to, options.to_file, output)
     if options.to is not None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
     from vissl_zoo.photos.scoring import open_model, score_inputs
@@ -85,17 +85,16 @@ def main(arguments: list[str]) -> None:
         output=output, embeddings_output=embeddings, exact=options.exact,
         batch_size=options.batch_size, workers=options.workers,
     )  # fmt: skip
-    written, hint = [output, embeddings], None
     if gallery is not None:
         Page(table, shlex.join(["vissl-zoo", "score", *arguments])).write(gallery)
-        written.append(gallery)
-    if options.to is not None:
-        files, hint = export_scores(options.to, table, np.arange(len(table)), to_file, features)
-        written += files
-    print(summary(table, inputs.repeated))
-    print("\n" + "\n".join(f"wrote {file}" for file in written if file is not None))
+    files, hint = [], None
+    if export is not None:
+        files, hint = export_scores(*export, table, np.arange(len(table)), features)
+    print(summary(table, inputs.repeated) + "\n")
+    for file in filter(None, (output, embeddings, gallery, *files)):
+        print(f"wrote {file}")
     if hint is not None:
-        print(f"{options.to}: {hint}")
+        print(hint)
 
 
 def require_model(name: str | None) -> str:
@@ -111,8 +110,8 @@ def require_model(name: str | None) -> str:
     return name
 
 
-def export_file(to: str | None, to_file: str | None, output: Path | None) -> Path | None:
-    """Where --to writes, by default beside `output`.
+def export_file(to: Format | None, to_file: str | None, output: Path) -> tuple[Format, Path] | None:
+    """What --to writes and where, by default beside `output`.
 
     Raises:
         UserError: --to-file without --to, or a name that cannot be written.
@@ -121,8 +120,7 @@ def export_file(to: str | None, to_file: str | None, output: Path | None) -> Pat
         if to_file is not None:
             raise UserError("--to-file is given without --to")
         return None
-    beside = output or Path("scores")
-    return output_file(to_file or beside.with_name(f"{beside.stem}.{to}.json"), "--to-file", (".json",))
+    return to, output_file(to_file or output.with_name(f"{output.stem}.{to}.json"), "--to-file", (".json",))
 
 
 def summary(table: pd.DataFrame, repeated: int) -> str:
@@ -133,7 +131,7 @@ def summary(table: pd.DataFrame, repeated: int) -> str:
     ]
     if repeated:
         lines.append(f"{repeated:,} named more than once are scored once")
-    lines += [f"  {path}: {error}" for path, error in failed[["path", "error"]][:ENDS].to_numpy()]
+    lines += [f"  {p}: {e}" for p, e in zip(failed["path"][:ENDS], failed["error"][:ENDS], strict=True)]
     ends = {"most certain": order[:ENDS], "least certain": order[::-1][: max(0, len(order) - ENDS)][:ENDS]}
     for title, places in ends.items():
         if len(places):

@@ -24,7 +24,7 @@ from vissl_zoo.photos.tool_formats import Format, export_scores
 class Options:
     """How many images, by what rule, and where their names go."""
 
-    scores: ScoresFile = None
+    scores: ScoresFile = ""
     """The table that `score`, `filter` or `dedup` wrote (images that dedup dropped are passed over); with --model, a
     folder of photos."""
     k: Annotated[int, Within(1), tyro.conf.arg(aliases=["-k"])] = 20
@@ -56,10 +56,10 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo select", about)
-    if options.scores is None:
+    if not options.scores:
         raise UserError("select needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", LISTS, [options.scores])
-    to_file = export_file(options.to, options.to_file, output or Path("selected"))
+    export = export_file(options.to, options.to_file, output or Path("selected"))
     table, embeddings = open_scores(options)
     places = candidates(table, options.scores)
     if options.k > len(places):
@@ -70,9 +70,9 @@ def main(arguments: list[str]) -> None:
     else:
         write_scores(output, subset(table, chosen))
         print(f"{len(chosen):,} {options.order} images\nwrote {output}")
-    if options.to is not None:
-        files, hint = export_scores(options.to, table, chosen, to_file, embeddings)
-        print("\n".join([*(f"wrote {file}" for file in files), f"{options.to}: {hint}"]))
+    if export is not None:
+        files, hint = export_scores(*export, table, chosen, embeddings)
+        print("\n".join([*(f"wrote {file}" for file in files), hint]))
 
 
 def open_scores(options: Options) -> tuple[pd.DataFrame, np.ndarray | None]:

@@ -20,7 +20,7 @@ SHOWN = 5  # crops that are printed
 class Options:
     """Which image, how many crops, and where the results go."""
 
-    image: ImageFile = None
+    image: ImageFile = ""
     """An image file, or SOURCE#ROW of a parquet file or data set, as `score` names it."""
     model: str | None = None
     """A run folder, an export folder or a registered name; it must have a κ head (see `fit-kappa`)."""
@@ -72,13 +72,12 @@ def main(arguments: list[str]) -> None:
         figure = draw_crops(image, found)
         write_whole(output, lambda path: figure.savefig(path, format="png"))
     print(f"{'κ':>10}  {'left':>6} {'top':>6} {'width':>6} {'height':>6}")
-    order = np.argsort(-found.kappa, kind="stable")
-    for i in order[:SHOWN]:
-        left, top, width, height = found.boxes[i]
-        print(f"{short_number(found.kappa[i]):>10}  {left:6} {top:6} {width:6} {height:6}")
-    if len(order) > SHOWN:
-        print(f"{'…':>10}  {len(order) - SHOWN} more, the least {short_number(found.kappa.min())}")
-    clean, surest = short_number(found.clean), short_number(found.kappa.max())
+    ranked = sorted(zip(found.kappa.tolist(), found.boxes.tolist(), strict=True), reverse=True)
+    for kappa, (left, top, width, height) in ranked[:SHOWN]:
+        print(f"{short_number(kappa):>10}  {left:6} {top:6} {width:6} {height:6}")
+    if len(ranked) > SHOWN:
+        print(f"{'…':>10}  {len(ranked) - SHOWN} more, the least {short_number(ranked[-1][0])}")
+    clean, surest = short_number(found.clean), short_number(ranked[0][0])
     print(f"\nκ of the central crop {clean}, of the surest of {options.crops} {surest}")
     for file in (output, crop, embeddings):
         if file is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL.Image import Image as PILImage
-from torch import nn
 
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure
 from vissl_zoo.inference import central_crop
@@ -38,7 +37,7 @@ class Crops(NamedTuple):
 
 
 def score_crops(
-    model: nn.Module,
+    model: Any,
     image: PILImage,
     image_size: int,
     *,
@@ -49,7 +48,7 @@ def score_crops(
     """Represent random crops of an upright RGB image.
 
     Args:
-        model: with `represent`.
+        model: a module with `represent`.
         image: the whole image.
         image_size: side in pixels at which each crop is seen.
         crops: V, how many.
@@ -95,7 +94,8 @@ def draw_crops(image: PILImage, found: Crops) -> Figure:
     best, worst = int(found.kappa.argmax()), int(found.kappa.argmin())
     ends = ((best, SURE, "highest κ"), (worst, UNSURE, "lowest κ"))
     figure = new_figure(9.2, 4.4)
-    whole, right = figure.subfigures(1, 2, width_ratios=[1.5, 1])
+    parts: Any = figure.subfigures(1, 2, width_ratios=[1.5, 1])
+    whole, right = parts
     axes = whole.subplots()
     shown = image.copy()
     shown.thumbnail((1024, 1024))

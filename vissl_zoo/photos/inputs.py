@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL.Image import Image as PILImage
@@ -150,9 +150,9 @@ def _files_part(files: dict[str, str]) -> Part:
 class _Constant:
     """Always the same answer. A class, since functions made on the spot do not pickle for worker processes."""
 
-    value: object
+    value: Any
 
-    def __call__(self, *args: object) -> object:
+    def __call__(self, *args: object) -> Any:
         return self.value
 
 

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,14 +49,15 @@ class Bar(NamedTuple):
     label: str
 
 
-@dataclass
 class Page:
     """What a page is made from; `report` adds the parts that need embeddings."""
 
-    table: pd.DataFrame
-    command: str
-    count: int = GALLERY
-    _pictures: dict[tuple[int, int], tuple[str, float] | None] = field(default_factory=dict)
+    def __init__(self, table: pd.DataFrame, command: str, count: int = GALLERY):
+        """Take the scores, the command line to show, and how many images stand at each end of the order."""
+        self.table, self.command, self.count = table, command, count
+        self.paths: list[str] = table["path"].tolist()
+        self.kappa: list[float] = table["kappa"].astype(float).tolist()
+        self._pictures: dict[tuple[int, int], tuple[str, float] | None] = {}
 
     def write(self, file: Path, **parts: object) -> None:
         """Write the page of galleries, histogram and failures, and what `parts` hold (see the template).
@@ -67,8 +67,9 @@ class Page:
         """
         table, order = self.table, certain_first(self.table)
         count = min(self.count, -(-len(order) // 2))
-        failed = table[table["uncertainty"].isna()]
-        kappa = table["kappa"].to_numpy(np.float64)[order]
+        failed = np.flatnonzero(table["uncertainty"].isna()).tolist()
+        errors = table["error"].fillna("no score").tolist()
+        kappa = np.array(self.kappa)[order]
         loader = jinja2.PackageLoader("vissl_zoo.photos", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -85,19 +86,19 @@ class Page:
             spread=[short_number(q) for q in np.quantile(kappa, [0.1, 0.5, 0.9])] if len(kappa) else None,
             bars=histogram(kappa),
             ends=[short_number(kappa.min()), short_number(kappa.max())] if len(kappa) else None,
-            failures=failed[["path", "error"]].fillna("no score")[:FAILURES].to_numpy().tolist(),
+            failures=[(self.paths[i], errors[i]) for i in failed[:FAILURES]],
             failed=len(failed),
             **{**nothing, **parts},
         )
         write_whole(file, lambda path: path.write_bytes(html.encode("utf-8", "replace")))
 
-    def pictures(self, places: Sequence[int], notes: Sequence[str] | None = None) -> list[Picture]:
+    def pictures(self, places: np.ndarray, notes: Sequence[str] | None = None) -> list[Picture]:
         """The images at `places` as thumbnails, with a note each."""
         found = []
-        for i, place in enumerate(places):
-            source, aspect = self.thumbnail(int(place), _SIDE) or (None, 1.0)
-            path, kappa = self.table["path"][place], self.table["kappa"][place]
-            note = notes[i] if notes else f"κ {short_number(kappa)}"
+        for i, place in enumerate(places.tolist()):
+            source, aspect = self.thumbnail(place, _SIDE) or (None, 1.0)
+            path = self.paths[place]
+            note = notes[i] if notes else f"κ {short_number(self.kappa[place])}"
             found.append(Picture(path, os.path.basename(path) or path, source, aspect, note))
         return found
 
@@ -105,7 +106,7 @@ class Page:
         """(JPEG of at most `side` pixels as a data URL, width / height within `_ASPECTS`), None if unreadable."""
         if (place, side) not in self._pictures:
             try:
-                image = read_image(self.table["path"][place], self.table.attrs["folder"], (side, side))
+                image = read_image(self.paths[place], self.table.attrs["folder"], (side, side))
             except UserError:
                 self._pictures[place, side] = None
             else:
@@ -123,18 +124,16 @@ def map_points(page: Page, embeddings: np.ndarray, how: str, seed: int = 0) -> d
     if len(shown) < 2:
         return {}
     places = project(embeddings[shown], how, seed)
-    rows = page.table.iloc[shown]
-    by_rank = np.argsort(rows["percentile"].to_numpy(), kind="stable")
+    rank = page.table["percentile"].to_numpy(np.float64)[shown]
+    by_rank = np.argsort(rank, kind="stable")
     pictured = set(by_rank[np.unique(np.linspace(0, len(shown) - 1, MAP_PICTURES).astype(int))].tolist())
     points = []
-    for i, (place, path, kappa, rank) in enumerate(
-        zip(shown, rows["path"], rows["kappa"], rows["percentile"], strict=True)
-    ):
-        thumbnail = page.thumbnail(int(place), _SMALL_SIDE) if i in pictured else None
+    for i, place in enumerate(shown.tolist()):
+        path, thumbnail = page.paths[place], page.thumbnail(place, _SMALL_SIDE) if i in pictured else None
         points.append({
             "x": round(float(places[i, 0]), 4), "y": round(1 - float(places[i, 1]), 4),
-            "share": round(1 - rank / 100, 3), "path": path, "name": os.path.basename(path),
-            "kappa": short_number(kappa), "source": thumbnail and thumbnail[0],
+            "share": round(1 - rank[i] / 100, 3), "path": path, "name": os.path.basename(path),
+            "kappa": short_number(page.kappa[place]), "source": thumbnail and thumbnail[0],
         })  # fmt: skip
     what = "principal components" if how == "pca" else "t-SNE"
     sample = "" if len(shown) == len(good) else f" of {len(good):,} images, drawn at random"

@@ -224,7 +224,7 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(**{name: None for name in COLUMNS if name not in table})
     for name, dtype in _NUMBERS.items():
         if name in table:
-            table[name] = pd.to_numeric(table[name]).astype(dtype)
+            table[name] = pd.Series(pd.to_numeric(table[name])).astype(dtype)
     if "kept" in table:
         table["kept"] = ~table["kept"].isin([False, "False", "false"])
     whole = np.isfinite(table["kappa"]) & np.isfinite(table["uncertainty"])

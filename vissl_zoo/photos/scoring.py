@@ -66,10 +66,12 @@ def score(
     embeddings_file = output_file(embeddings, "embeddings", (".npy",))
     inputs = find_inputs([os.fspath(path) for path in several], split)
     module, name, size = open_model(model, image_size)
-    options = {"exact": exact, "batch_size": batch_size, "workers": workers}
-    return score_inputs(
-        module, name, inputs, size, output=table_file, embeddings_output=embeddings_file, **options
-    )[0]
+    table, _ = score_inputs(
+        module, name, inputs, size,
+        output=table_file, embeddings_output=embeddings_file,
+        exact=exact, batch_size=batch_size, workers=workers,
+    )  # fmt: skip
+    return table
 
 
 def open_model(model: ModelOrName, image_size: int | None = None) -> tuple[Any, str, int]:
@@ -105,7 +107,8 @@ def score_inputs(
     embeddings_output: Path | None = None,
     embeddings: bool = False,
     exact: bool = False,
-    **options: int | None,
+    batch_size: int | None = None,
+    workers: int | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Score every image, write the files that are asked for, and say on stderr what was taken over and how it goes.
 
@@ -120,8 +123,7 @@ def score_inputs(
         output: the table; none is written if None.
         embeddings_output: the .npy of the embeddings.
         embeddings: return the embeddings even if they are not written.
-        exact: as for `score`.
-        **options: `batch_size` and `workers`, as for `score`.
+        exact, batch_size, workers: as for `score`.
 
     Returns:
         The scores of the N images and their embeddings (N, F) float32, NaN where one failed; None if not asked for.
@@ -144,7 +146,8 @@ def score_inputs(
                 )
                 if not len(missing):
                     continue
-                for said in embed(model, part.table, image_size, rows=missing, exact=exact, **options):
+                options: Any = {"exact": exact, "batch_size": batch_size, "workers": workers}
+                for said in embed(model, part.table, image_size, rows=missing, **options):
                     scored = _rows(part, said, wanted)
                     rows |= {row.path: row for row in scored}
                     if unfinished is not None:
@@ -152,10 +155,10 @@ def score_inputs(
                     bar.update(len(scored))
     ordered = [rows[path] for part in inputs.parts for path in part.paths]
     table = _table(ordered, name, identity["model_hash"])
-    features = np.stack([row.embedding for row in ordered]) if wanted else None
+    features = np.stack([row.embedding for row in ordered if row.embedding is not None]) if wanted else None
     stamps = np.array([row.stamp for row in ordered], dtype="<i8").tobytes()
     memory = {**table.attrs, "settings": identity, "stamps": base64.b64encode(stamps).decode()}
-    if embeddings_output is not None:
+    if embeddings_output is not None and features is not None:
         write_whole(embeddings_output, lambda path: np.save(path, features, allow_pickle=False))
         memory["embeddings"] = [os.path.abspath(embeddings_output), *_stamp(embeddings_output)]
     if output is not None and unfinished is not None:
@@ -166,6 +169,8 @@ def score_inputs(
 
 def _rows(part: Part, said: Embedded, wanted: bool) -> list[Row]:
     """What to remember of a batch, with the embeddings if they are wanted."""
+    assert said.kappa is not None  # the model has a κ head
+    assert said.uncertainty is not None
     found = []
     for i, (row, error) in enumerate(zip(said.rows.tolist(), said.errors, strict=True)):
         height, width = said.sizes[i].tolist()
@@ -194,19 +199,19 @@ def _earlier(unfinished: Unfinished, output: Path, identity: dict[str, Any], wan
     """What an earlier call left: the rows of a finished table of the same model, and the unfinished work."""
     if unfinished.dropped:
         _say(f"{unfinished.file} was left by another model or other settings: it is not used")
-    with contextlib.suppress(
-        UserError
-    ):  # no table, or something else of that name, which will be written over
+    with contextlib.suppress(UserError):  # of a table that is not there, or is none and will be written over
         table = read_scores(os.fspath(output))
         memory = table.attrs
         if memory.get("settings") == identity and memory["folder"] == os.getcwd():
             stamps = np.frombuffer(base64.b64decode(memory["stamps"]), dtype="<i8").tolist()
             embeddings = _unchanged(memory.get("embeddings")) if wanted else [None] * len(table)
-            columns = table[list(Row._fields[2:6])].fillna(0).itertuples(index=False, name=None)
-            for path, stamp, values, embedding in zip(
-                table["path"], stamps, columns, embeddings, strict=False
-            ):
-                yield Row(path, stamp, *values, embedding)
+            columns = [
+                table["path"],
+                stamps,
+                *(table[name].fillna(0) for name in Row._fields[2:6]),
+                embeddings,
+            ]
+            yield from map(Row._make, zip(*columns, [None] * len(table), strict=False))
     yield from unfinished.read()
 
 

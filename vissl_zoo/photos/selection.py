@@ -125,6 +125,7 @@ def _clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     if count == 1:
         return np.zeros(len(points), dtype=np.int64)
     if count <= SMALL_BUDGET:
-        return KMeans(count, n_init=1, random_state=seed).fit_predict(points)
-    means = MiniBatchKMeans(count, n_init=3, batch_size=max(1024, 3 * count), random_state=seed)
+        return KMeans(count, random_state=seed).fit_predict(points)
+    size = max(1024, 3 * count)
+    means = MiniBatchKMeans(count, n_init=3, batch_size=size, random_state=seed)  # pyright: ignore[reportArgumentType]
     return means.fit_predict(points)

@@ -23,22 +23,22 @@ _SIZES = ["width", "height"]
 
 
 class Exported(NamedTuple):
-    """What was written: the files, and one line on how the other tool reads them."""
+    """What was written: the files, and one line on how the tool reads them."""
 
     files: list[Path]
     hint: str
 
 
 def export_scores(
-    form: Format, table: pd.DataFrame, places: np.ndarray, file: Path, embeddings: np.ndarray | None = None
+    form: Format, file: Path, table: pd.DataFrame, places: np.ndarray, embeddings: np.ndarray | None = None
 ) -> Exported:
     """Write the images at `places` for another tool.
 
     Args:
         form: one of `FORMATS`.
+        file: ends in .json.
         table: the scores of N images.
         places: (M,) which of them, in which order; those without a score are left out.
-        file: ends in .json.
         embeddings: (N, F); cleanlab and Lightly take them, from a file beside `file`.
 
     Raises:
@@ -164,7 +164,7 @@ def _lightly(rows: pd.DataFrame, paths: list[str], file: Path, embeddings: np.nd
 
 
 def _records(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
-    return rows[columns].to_dict("records")
+    return [dict(zip(columns, row, strict=True)) for row in rows[columns].itertuples(index=False, name=None)]
 
 
 def _file_path(path: str, folder: str, form: Format) -> str:
