@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plans import PLANS, Experiment
-
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+SHIP = Path(__file__).resolve().with_name("ship.py")
+TRAIN = SHIP.parents[1] / "train.py"
 PROBE_STEPS = 40  # of the timing: the second half counts, the first warms up
 Stage = Literal["plan", "train", "evaluate", "table", "ship"]
 
@@ -181,7 +181,7 @@ def ship(run: Experiment, folder: Path) -> None:
     recipe = json.loads((folder / "recipe.json").read_text())
     size = f"{recipe['epochs']} epochs at {recipe['image_size']} pixels"
     for name, method, note in ((None, None, ""), *run.also):
-        command = [sys.executable, "-m", "vissl_zoo.hub.ship", str(folder), "--tag", run.name.split(".")[1]]
+        command = [sys.executable, str(SHIP), str(folder), "--tag", run.name.split(".")[1]]
         command += ["--evaluation", str(folder / "evaluation"), "--dataset", "uoft-cs/cifar10"]
         command += ["--description", f"{run.about}, {size}"]
         command += [] if name is None else ["--model", name, "--method", method]

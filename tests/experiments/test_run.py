@@ -1,41 +1,26 @@
 """A plan of runs is timed, trained in pieces, evaluated and tabulated, and goes on where it was."""
 
-import importlib.util
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
+import run as script
 from vissl_zoo.commands import main
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import RECIPES
 
-FOLDER = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture(scope="module")
-def script():
-    """experiments/run.py as a module; it lies outside the package."""
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("experiments_run", FOLDER / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["experiments_run"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(FOLDER))
-
 
 @pytest.fixture
-def commands(script, monkeypatch):
+def commands(monkeypatch):
     """What the script would run, noted instead of run."""
     seen: list[list[str]] = []
     monkeypatch.setattr(script, "call", seen.append)
     return seen
 
 
-def test_every_run_of_every_plan_is_of_a_known_recipe_and_has_readable_flags(script):
+def test_every_run_of_every_plan_is_of_a_known_recipe_and_has_readable_flags():
     from vissl_zoo.recipes import parse
 
     for name, plan in script.PLANS.items():
@@ -47,14 +32,14 @@ def test_every_run_of_every_plan_is_of_a_known_recipe_and_has_readable_flags(scr
                 assert run.name.split(".")[0] == recipe.model
 
 
-def test_the_weights_that_are_shipped_are_six_at_most(script):
+def test_the_weights_that_are_shipped_are_six_at_most():
     for name in ("cifar10", "cifar10_cpu"):
         shipped = [run.name for run in script.PLANS[name] if run.ship]
         assert 1 <= len(shipped) <= 6
         assert shipped[0] == "vi_simsiam_resnet18.cifar10"
 
 
-def test_a_run_is_resumed_only_when_there_is_something_to_resume(script, commands, tmp_path, monkeypatch):
+def test_a_run_is_resumed_only_when_there_is_something_to_resume(commands, tmp_path, monkeypatch):
     run = script.Experiment("a.b", "demo", ("--epochs", "2"))
     flags = script.Arguments(piece_minutes=3)
 
@@ -76,14 +61,14 @@ def test_a_run_is_resumed_only_when_there_is_something_to_resume(script, command
     assert len(commands) == 2
 
 
-def test_no_time_left_means_no_training(script, commands, tmp_path, capsys):
+def test_no_time_left_means_no_training(commands, tmp_path, capsys):
     run = script.Experiment("a.b", "demo")
     assert not script.train(run, script.Arguments(), tmp_path, deadline=0)
     assert commands == []
     assert "call again" in capsys.readouterr().out
 
 
-def test_only_what_is_finished_is_evaluated_and_shipped(script, commands, tmp_path):
+def test_only_what_is_finished_is_evaluated_and_shipped(commands, tmp_path):
     run = script.Experiment(
         "a.tag",
         "demo",
@@ -114,7 +99,7 @@ def test_only_what_is_finished_is_evaluated_and_shipped(script, commands, tmp_pa
     ]
 
 
-def test_the_table_has_a_dash_for_what_was_not_measured(script, tmp_path):
+def test_the_table_has_a_dash_for_what_was_not_measured(tmp_path):
     runs = [script.Experiment("one", "demo"), script.Experiment("two", "demo")]
     (tmp_path / "one" / "evaluation").mkdir(parents=True)
     metrics = {"knn": {"top1": 0.51234}, "uncertainty": {"knn": {"auroc": {"kappa": {"value": 0.7}}}}}
@@ -127,7 +112,7 @@ def test_the_table_has_a_dash_for_what_was_not_measured(script, tmp_path):
     assert (tmp_path / "RESULTS.md").read_text().count("\n") == 4
 
 
-def test_a_failed_command_stops_with_one_line(script):
+def test_a_failed_command_stops_with_one_line():
     with pytest.raises(UserError, match="ended with code 3"):
         script.call([sys.executable, "-c", "raise SystemExit(3)"])
 
@@ -141,14 +126,14 @@ def test_a_failed_command_stops_with_one_line(script):
         (["cifar10", "--stages", "fly"], "stages"),
     ],
 )
-def test_bad_input_is_one_line(script, arguments, said, capsys):
+def test_bad_input_is_one_line(arguments, said, capsys):
     assert script.main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
 
 
-def test_a_plan_really_runs(script, train_main, small, tmp_path, monkeypatch, capsys):
+def test_a_plan_really_runs(train_main, small, tmp_path, monkeypatch, capsys):
     """Timed, trained, evaluated and tabulated by the commands themselves, in this process; then nothing is left."""
     done = []
 

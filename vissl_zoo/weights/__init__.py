@@ -1,6 +1,6 @@
 """The weights that the package ships, in float16, and the table that says what each of them is.
 
-`weights.json` maps "NAME.TAG" to a row, and `python -m vissl_zoo.hub.ship` writes both. A name's first tag in the
+`weights.json` maps "NAME.TAG" to a row, and `python experiments/ship.py` writes both. A name's first tag in the
 table is its default. A checkout has all files; the wheel packs those that pyproject.toml names.
 """
 

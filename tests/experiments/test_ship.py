@@ -7,9 +7,11 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
+import cards
+import ship
 import vissl_zoo
 from vissl_zoo import weights
-from vissl_zoo.hub import Record, export_model, model_cards, render_card, ship
+from vissl_zoo.hub import Record, export_model, render_card
 
 NAME = "vi_simsiam_resnet18"
 NARROW = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
@@ -180,8 +182,8 @@ def test_cards_are_renewed(package, capsys):
 
 
 def test_the_cards_of_the_repository_are_those_of_the_table(root, tmp_path):
-    """`python -m vissl_zoo.hub.ship` would change nothing."""
-    written = model_cards.write_cards(tmp_path)
+    """`python experiments/ship.py` would change nothing."""
+    written = cards.write_cards(tmp_path)
     assert {p.name for p in (root / "model_cards").iterdir()} == {p.name for p in written}
     for path in written:
         assert (root / "model_cards" / path.name).read_text() == path.read_text()

@@ -1,8 +1,8 @@
 """Add an export to the weights that the package ships: float16, into the table, with its model card.
 
-    python -m vissl_zoo.hub.ship runs/best --tag cifar10 --evaluation evaluations/best-cifar10
-    python -m vissl_zoo.hub.ship vi_simsiam_resnet18.cifar10 --evaluation F     # new figures for shipped weights
-    python -m vissl_zoo.hub.ship                                                # the model cards alone
+    python experiments/ship.py runs/best --tag cifar10 --evaluation evaluations/best-cifar10
+    python experiments/ship.py vi_simsiam_resnet18.cifar10 --evaluation F     # new figures for shipped weights
+    python experiments/ship.py                                                # the model cards alone
 
 The name is the export's own, or that of `--model` if both have the same backbone. Nothing is changed unless the
 float16 model agrees with the export. Tensors that a shipped file already holds are not shipped a second time: both
@@ -24,13 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cards import write_cards
 from vissl_zoo import weights
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.hub.card import Record, read_record
 from vissl_zoo.hub.card_figures import shown_part
 from vissl_zoo.hub.export import find_export, open_export, save_weights
-from vissl_zoo.hub.model_cards import write_cards
 from vissl_zoo.hub.repository import read_evaluation
 from vissl_zoo.models import backbone_of, entrypoints, method_names, pool_size
 
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     try:
         flags = parse_flags(
-            Arguments, Arguments(), arguments, "python -m vissl_zoo.hub.ship WHAT", __doc__ or ""
+            Arguments, Arguments(), arguments, "python experiments/ship.py WHAT", __doc__ or ""
         )
         if what in weights.shipped():
             _renew(what, flags)
@@ -86,11 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError("a run, an export or the name of shipped weights comes first (see --help)")
         print(f"cards: {', '.join(str(path) for path in write_cards(Path(flags.cards)))}")
     except UserError as error:
-        print(f"vissl_zoo.hub.ship: {error}", file=sys.stderr)
+        print(f"experiments/ship.py: {error}", file=sys.stderr)
         return 2
     except (OSError, SafetensorError) as error:  # an installed package is often not the user's to change
         where = f"{weights.FOLDER} or --cards"
-        print(f"vissl_zoo.hub.ship: {where} cannot be written: {first_line(error)}", file=sys.stderr)
+        print(f"experiments/ship.py: {where} cannot be written: {first_line(error)}", file=sys.stderr)
         return 2
     return 0
 
