@@ -111,7 +111,7 @@ VARIANTS = {
         {"teacher_entropy"},
     ),
     "vit": ((), ("--backbone", "test_vit", "--views.low", "1", "--views.low-size", "16"), {"cosine"}),
-    "on the fly": ((), ("--data.memory-gib", "1e-9", "--data.workers", "0"), {"alignment"}),
+    "on the fly": ((), ("--data.memory-gib", "1e-9", "--data.workers", "1"), {"alignment"}),
     "from a mapped file": ((), ("--data.memory-gib", "1e-9", "--data.disk-gib", "1"), {"alignment"}),
     "a slice": ((), ("--data.split", "train[:50%]"), {"alignment"}),
 }

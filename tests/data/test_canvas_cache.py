@@ -13,7 +13,6 @@ import torch
 from filelock import FileLock
 
 from vissl_zoo.data import cache_folder, canvas_cache, open_images, open_store
-from vissl_zoo.data.store import OnTheFlyStore
 from vissl_zoo.errors import UserError
 
 SIZES = [(6, 8), (12, 8), (40, 60), (6, 9), (30, 20), (5, 5)]
@@ -50,7 +49,7 @@ def open_map(table, **options):
 
 def kind(store) -> str:
     """Where the canvases of a store are."""
-    if isinstance(store, OnTheFlyStore):
+    if store is None:
         return "nowhere"
     return "map" if store.ahead else "memory"
 
@@ -108,7 +107,7 @@ def test_other_images_rows_splits_and_canvases_have_other_maps(make_table, cache
     ],
 )
 def test_the_limits_decide(make_table, limits, where):
-    store = open_store(make_table(), 16, progress=False, workers=0, **limits)
+    store = open_store(make_table(), 16, progress=False, **limits)
     assert kind(store) == where
 
 
@@ -118,7 +117,7 @@ def test_twice_the_need_must_be_free(make_table, monkeypatch):
         monkeypatch.setattr(
             canvas_cache.shutil, "disk_usage", lambda path, free=free: usage._replace(free=free)
         )
-        assert kind(open_map(make_table(folder=str(free)), workers=0)) == where
+        assert kind(open_map(make_table(folder=str(free)))) == where
 
 
 def test_long_unused_maps_make_room(make_table, cache, caplog):
@@ -163,16 +162,16 @@ def test_what_a_crash_left_is_removed(make_table, cache):
     assert {p.name for p in maps(cache) if p.suffix} == {"alive.unfinished"}
 
 
-def test_a_folder_that_cannot_be_written_means_on_the_fly(make_table, monkeypatch, tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_means_no_store(make_table, monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        assert kind(open_map(make_table(), workers=0)) == "nowhere"
+        assert kind(open_map(make_table())) == "nowhere"
     assert "images are decoded on the fly" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
-def test_a_disk_that_fills_up_or_has_no_locks_means_on_the_fly(make_table, cache, monkeypatch):
+def test_a_disk_that_fills_up_or_has_no_locks_means_no_store(make_table, cache, monkeypatch):
     """Space is reserved first: a write into a hole of the file, on a full disk, would kill the process."""
 
     def full(*arguments):
@@ -183,11 +182,11 @@ def test_a_disk_that_fills_up_or_has_no_locks_means_on_the_fly(make_table, cache
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        assert kind(open_map(make_table(), workers=0)) == "nowhere"
+        assert kind(open_map(make_table())) == "nowhere"
     assert not list(cache.glob("*.unfinished"))
     with monkeypatch.context() as patch:
         patch.setattr(FileLock, "acquire", no_locks)
-        assert kind(open_map(make_table(), workers=0)) == "nowhere"
+        assert kind(open_map(make_table())) == "nowhere"
     assert kind(open_map(make_table())) == "map"
 
 

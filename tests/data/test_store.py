@@ -6,7 +6,7 @@ import torch
 
 from vissl_zoo.data import open_images, open_store
 from vissl_zoo.data import store as module
-from vissl_zoo.data.store import HeldStore, OnTheFlyStore, free_memory
+from vissl_zoo.data.store import ImageStore, free_memory
 from vissl_zoo.errors import UserError
 
 SIZES = [(6, 8), (12, 8), (40, 60), (6, 9), (30, 20), (5, 5)]
@@ -25,24 +25,8 @@ def make_table(write_images, picture):
     return make_table
 
 
-def stream(table, image_size: int = 16, **options) -> OnTheFlyStore:
-    store = open_store(table, image_size, memory_limit=0, progress=False, **{"workers": 0} | options)
-    assert isinstance(store, OnTheFlyStore)
-    return store
-
-
-def hold(table, image_size: int = 16, **options) -> HeldStore:
-    store = open_store(table, image_size, progress=False, **{"workers": 2} | options)
-    assert isinstance(store, HeldStore)
-    return store
-
-
-def assert_equal(a, b):
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        for left, right in zip(x, y, strict=True):
-            assert left.dtype == right.dtype
-            torch.testing.assert_close(left, right, rtol=0, atol=0)
+def hold(table, image_size: int = 16, **options) -> ImageStore:
+    return open_store(table, image_size, progress=False, **{"workers": 2} | options)
 
 
 def test_batches_hold_what_was_asked_for(make_table):
@@ -69,22 +53,14 @@ def test_pixels_of_native_size_are_exact(write_images):
         np.testing.assert_array_equal(batch.images[position].numpy(), expected)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_batches_equal_those_from_memory(make_table, workers):
-    table = make_table()
-    assert_equal(list(hold(table).batches(BATCHES)), list(stream(table, workers=workers).batches(BATCHES)))
-
-
-@pytest.mark.parametrize("open_one", [hold, stream])
-def test_any_iterable_of_any_kind_of_indices(make_table, open_one):
-    store = open_one(make_table())
+def test_any_iterable_of_any_kind_of_indices(make_table):
+    store = hold(make_table())
     kinds = ([2, 1], torch.tensor([0]), np.array([3], dtype=np.int32))
     assert [b.indices.tolist() for b in store.batches(k for k in kinds)] == [[2, 1], [0], [3]]
 
 
-@pytest.mark.parametrize("open_one", [hold, stream])
-def test_a_choice_of_rows(make_table, open_one):
-    store = open_one(make_table(), rows=np.array([4, 2]))
+def test_a_choice_of_rows(make_table):
+    store = hold(make_table(), rows=np.array([4, 2]))
     assert (len(store), store.rows.tolist()) == (2, [4, 2])
     (batch,) = store.batches([[0, 1]])
     assert batch.sizes.tolist() == [[30, 20], [40, 60]]
@@ -93,15 +69,8 @@ def test_a_choice_of_rows(make_table, open_one):
 def test_the_memory_limit_decides(make_table):
     table = make_table()
     needed = 6 * 3 * 24 * 24
-    assert isinstance(open_store(table, 16, memory_limit=needed, progress=False), HeldStore)
-    assert isinstance(open_store(table, 16, memory_limit=needed - 1, progress=False), OnTheFlyStore)
-
-
-def test_streaming_leaves_the_random_state_alone(make_table):
-    store = stream(make_table())
-    before = torch.get_rng_state()
-    list(store.batches(BATCHES))
-    assert torch.equal(before, torch.get_rng_state())
+    assert hold(table, memory_limit=needed) is not None
+    assert hold(table, memory_limit=needed - 1) is None
 
 
 def test_in_memory_corrupt_images_are_left_out_counted_and_named(make_table, caplog):
@@ -126,41 +95,6 @@ def test_in_memory_too_many_corrupt_images(make_table, bad, count):
         hold(table, max_bad_fraction=0.1 if count > 2 else 1.0)
     assert str(caught.value).startswith(f"{table.path}: {len(bad)} of {count} images cannot be read")
     assert str(caught.value).endswith("the first is 000.png: not an image that Pillow can read")
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_streamed_corrupt_images_are_replaced_counted_and_named(make_table, caplog, workers):
-    store = stream(make_table(8, bad=(2, 3, 7)), max_bad_fraction=0.5, workers=workers)
-    assert len(store) == 8
-    with caplog.at_level(logging.WARNING):
-        batches = list(store.batches([[2, 5], [7, 3], [2, 1]]))
-    # the next readable image of the store stands in, and says so
-    assert [b.indices.tolist() for b in batches] == [[4, 5], [0, 4], [4, 1]]
-    assert [b.sizes.tolist() for b in batches] == [[list(SIZES[i % 6]) for i in b.indices] for b in batches]
-    assert [b.row for b in store.bad] == [2, 3, 7]
-    (message,) = caplog.messages
-    assert "left out 3 of 7 images" in message  # all but position 6 were tried
-    (good,) = hold(make_table(8, bad=(2, 3, 7)), max_bad_fraction=0.5).batches([[2, 3]])  # rows 4 and 5
-    torch.testing.assert_close(batches[0].images, good.images, rtol=0, atol=0)
-
-
-def test_streamed_too_many_corrupt_images(make_table):
-    store = stream(make_table(6, bad=(1,)))
-    with pytest.raises(UserError, match=r"1 of 6 images cannot be read .* the first is 001\.png"):
-        list(store.batches([[0, 1], [2, 3], [4, 5]]))
-
-
-def test_streamed_judgement_waits_for_100_images(make_table):
-    store = stream(make_table(120, bad=(0, 1)))
-    met = []
-    with pytest.raises(UserError, match="2 of 100 images"):
-        met.extend(len(batch.indices) for batch in store.batches(np.arange(120).reshape(-1, 10)))
-    assert sum(met) == 90
-
-
-def test_streamed_nothing_can_be_read(make_table):
-    with pytest.raises(UserError, match="3 of 3 images cannot be read"):
-        list(stream(make_table(3, bad=(0, 1, 2)), max_bad_fraction=1.0).batches([[0]]))
 
 
 @pytest.mark.parametrize("rows", [[], [[0, 1]]])

@@ -13,10 +13,9 @@ import pytest
 import torch
 from datasets import Features, Image, IterableDataset
 
-from vissl_zoo.data import canvas_size, open_images, open_stream
+from vissl_zoo.data import ImageTable, canvas_size, open_images, open_store, open_stream
 from vissl_zoo.errors import UserError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 IMAGE = Features(img=Image())
 SHARDS = (17, 3, 40, 1, 29)  # rows of the parquet files: 90
 
@@ -72,11 +71,14 @@ def one_line(call, *args, **kwargs) -> str:
     return str(caught.value)
 
 
-@pytest.fixture(params=["parquet", "folder"])
-def ninety(request, write_shards, write_images, numbered) -> Path:
-    """90 numbered images, streamed from uneven shards, or known from a list of files."""
+@pytest.fixture(params=["parquet", "folder", "table"])
+def ninety(request, write_shards, write_images, numbered) -> Path | ImageTable:
+    """90 numbered images, streamed from uneven shards, or known from a list of files or a table."""
     if request.param == "parquet":
         return write_shards()
+    if request.param == "table":
+        table = open_images(write_shards((97,)))
+        return table.select(np.arange(90))
     return write_images({f"{n:03}.png": numbered(n) for n in range(90)})
 
 
@@ -216,7 +218,8 @@ def test_nothing_can_stand_in(write_images, numbered):
 
 def test_fewer_images_than_a_batch(ninety):
     message = one_line(take, stream(ninety), 1, batch_size=91)
-    assert message == f"{ninety}: a batch of 91 images is larger than the data set (90 images)"
+    path = ninety.path if isinstance(ninety, ImageTable) else ninety
+    assert message == f"{path}: a batch of 91 images is larger than the data set (90 images)"
     assert sorted(flat(take(stream(ninety), 1, batch_size=90))) == list(range(90))
 
 
@@ -246,10 +249,10 @@ def test_a_file_that_is_damaged_inside(tmp_path, picture, write_parquet):
 
 @pytest.mark.parametrize(
     "options",
-    [{"buffer": 0}, {"workers": 0}, {"seed": -1}],
+    [{"buffer": 0}, {"workers": -1}, {"seed": -1}],
 )
 def test_options_out_of_range(ninety, options):
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be positive, workers"):
         stream(ninety, **options)
 
 
@@ -359,13 +362,29 @@ def test_the_embedded_data():
     assert len({image.numpy().tobytes() for image in batch.images}) == 64
 
 
-@pytest.mark.skipif(not (SHARED / "cifar10").is_dir(), reason="the CIFAR-10 sample is not here")
-def test_cifar10_is_mixed_well():
-    opened = stream(SHARED / "cifar10", 32, buffer=10_000)
-    table = open_images(SHARED / "cifar10")
-    assert opened.canvas == canvas_size(table, 32) == (32, 32)
-    batches = opened.batches(500, start=3)
-    batch = next(batches)
+def test_a_table_comes_in_the_order_of_a_store_that_is_asked_for_it(write_images, picture):
+    """So that a training goes the same way whether its images fit in memory or not."""
+    table = open_images(write_images({f"{n}.png": picture(n, 6 + n, 20) for n in range(10)}))
+    store, opened = open_store(table, 8, progress=False), stream(table, seed=5)
+    order = np.concatenate([np.random.default_rng([5, number]).permutation(10)[:8] for number in range(2)])
+    batches = opened.batches(4)
+    for expected, batch in zip(store.batches(order.reshape(-1, 4)), batches, strict=False):
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.sizes, expected.sizes)
     batches.close()
-    assert batch.images.shape == (500, 3, 32, 32)
-    assert len({image.numpy().tobytes() for image in batch.images}) >= 499
+    assert (len(opened), opened.canvas) == (len(store), store.canvas)
+
+
+def test_corrupt_images_of_a_table_are_named(write_shards):
+    table = open_images(write_shards(bad=(17,)))
+    opened = stream(table, max_bad_fraction=0.5)
+    assert 17 not in flat(take(opened, 7))
+    assert [str(image) for image in opened.bad] == ["row 17: not an image that Pillow can read"]
+
+
+def test_a_stream_has_a_length_when_a_pass_has_been_read(write_shards):
+    opened = stream(write_shards())
+    with pytest.raises(TypeError, match="no length"):
+        len(opened)
+    take(opened, 8)
+    assert len(opened) == 90

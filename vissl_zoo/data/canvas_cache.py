@@ -47,14 +47,17 @@ def map_canvases(
     """
     parent = cache_folder() / "canvases"
     described = f"{table.fingerprint} {table.split} {canvas} v{DECODING} ".encode()
-    folder = parent / hashlib.sha256(described + rows.tobytes()).hexdigest()[:24]
     shape = (len(rows), 3, *canvas)
+    need = int(np.prod(shape))
+    if need > disk_limit:
+        return None
+    folder = parent / hashlib.sha256(described + rows.tobytes()).hexdigest()[:24]
     try:
         if not (folder / "complete").exists():
             parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not (folder / "complete").exists():  # another process may have made it meanwhile
-                    if not _make_room(parent, int(np.prod(shape)), disk_limit):
+                    if not _make_room(parent, need, disk_limit):
                         return None
                     with _unfinished(folder, shape) as (unfinished, pixels):
                         made = decode_all(table, rows, pixels, workers=workers, progress=progress)
@@ -96,8 +99,6 @@ def _unfinished(folder: Path, shape: tuple[int, ...]):
 
 def _make_room(parent: Path, need: int, disk_limit: int) -> bool:
     """Whether canvases of `need` bytes fit, once those that have long been unused are gone."""
-    if need > disk_limit:
-        return False
     for left in parent.glob("*.unfinished"):  # by a crash, unless its lock is held
         with contextlib.suppress(Timeout), FileLock(parent / f"{left.stem}.lock", timeout=0):
             shutil.rmtree(left, ignore_errors=True)

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -25,7 +26,8 @@ from vissl_zoo.data.canvas import PROBES, Batch, choose_canvas, fit_to_canvas
 from vissl_zoo.data.decode import BadImage, decode, default_workers, why_unreadable
 from vissl_zoo.data.decode import image_size as image_size_of
 from vissl_zoo.data.slices import split_name
-from vissl_zoo.data.sources import Source, find_source, open_rows, read_value
+from vissl_zoo.data.sources import find_source, open_rows, read_value
+from vissl_zoo.data.table import ImageTable
 from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
 
@@ -38,7 +40,7 @@ _JUDGED = 100  # images read before the fraction of corrupt ones is judged, unle
 
 
 def open_stream(
-    path: str | os.PathLike,
+    images: str | os.PathLike | ImageTable,
     image_size: int,
     *,
     split: str = "train",
@@ -48,11 +50,12 @@ def open_stream(
     workers: int | None = None,
     max_bad_fraction: float = 0.01,
 ) -> "ImageStream":
-    """Open a split for views of `image_size` pixels (see `canvas_size`); of the images the first 64 are read.
+    """Open images for views of `image_size` pixels (see `canvas_size`), of which the first 64 are read for that.
 
     Args:
-        path, split, image_column: as for `open_images`, but no part of a split. Hub data sets and parquet files are
-            read as they come; of folders of images and of "shapes" all rows are known, so their shuffle is exact.
+        images: a table, or a path as for `open_images`. Hub data sets and parquet files at a path are read as they
+            come. Of a table, of folders of images and of "shapes" all rows are known, so their shuffle is exact.
+        split, image_column: of a path, as for `open_images`, but no part of a split.
         buffer: rows among which the next is drawn; each process holds them encoded, 10,000 of ImageNet in about
             1 GB. It should span several shards if each has few classes.
         workers: threads that decode; by default see `default_workers`.
@@ -62,16 +65,19 @@ def open_stream(
         UserError: nothing is there, or no such split or column, or the data are empty or unreadable.
         ValueError: a number is out of range.
     """
-    if buffer < 1 or seed < 0 or (workers is not None and workers < 1):
-        raise ValueError(f"buffer {buffer} and workers {workers} must be positive, seed {seed} not negative")
-    source = find_source(os.fspath(path))
+    workers = default_workers() if workers is None else workers
+    if buffer < 1 or seed < 0 or workers < 0:
+        raise ValueError(f"buffer {buffer} must be positive, workers {workers} and seed {seed} not negative")
+    options = (image_size, buffer, seed, max(1, workers), max_bad_fraction)
+    if isinstance(images, ImageTable):
+        return ImageStream(images.path, images.root, images.encoded.with_format("arrow"), *options)
+    source = find_source(os.fspath(images))
     name, bounds = split_name(source.path, split)
     if bounds is not None:
-        raise UserError(
-            f'{source.path}: "{split}": of data that are streamed there is no part, only "{name}"'
-        )
+        what = f'of data that are streamed there is no part, only "{name}"'
+        raise UserError(f'{source.path}: "{split}": {what}')
     rows = open_rows(source, source.find_split(name), image_column)
-    return ImageStream(source, rows, image_size, buffer, seed, workers or default_workers(), max_bad_fraction)
+    return ImageStream(source.path, source.root, rows, *options)
 
 
 @dataclass(eq=False)
@@ -81,7 +87,7 @@ class _Part:
     number: int  # of the pass
     batch: int  # within the pass
     position: int  # of its first image within the pass
-    rows: list  # the encoded images, as the data set holds them
+    rows: list[tuple[str, Any]]  # each image's name, and the image as the data set holds it
     wanted: bool  # False: kept only because an image may stand in for a corrupt one of a later batch
     pixels: np.ndarray | None = None  # uint8 (share, 3, H, W)
     sizes: np.ndarray | None = None  # int64 (share, 2)
@@ -99,11 +105,13 @@ class ImageStream:
         path: what was opened.
         canvas: (H, W) in pixels; every image comes at this size.
         length: images in a pass, None until one has been read to its end.
+        bad: the corrupt images this process has met, each once; `row` is a digest, for few rows have numbers here.
     """
 
     def __init__(
         self,
-        source: Source,
+        path: str,
+        root: Path | None,
         rows: datasets.Dataset | datasets.IterableDataset,
         image_size: int,
         buffer: int,
@@ -111,18 +119,19 @@ class ImageStream:
         workers: int,
         max_bad_fraction: float,
     ):
-        self.path, self._source, self._rows = source.path, source, rows
+        self.path, self._root, self._rows = path, root, rows
         self._buffer, self._seed, self._workers = buffer, seed, workers
-        self._tally = BadImageTally(source.path, max_bad_fraction)
+        self._tally = BadImageTally(path, max_bad_fraction)
+        self.bad = self._tally.images
         self._met = 0  # images that this process has tried to decode
         self.length: int | None = len(rows) if isinstance(rows, datasets.Dataset) else None
         first = islice(self._values(rows.iter(PROBES), Event()), PROBES)
-        self.canvas = choose_canvas(first, partial(self._open, image_size_of), image_size)
+        self.canvas = choose_canvas(first, partial(self._open, image_size_of, ""), image_size)
 
-    @property
-    def bad(self) -> list[BadImage]:
-        """The corrupt images this process has met, each once; `row` is a digest, for rows have no numbers here."""
-        return self._tally.images
+    def __len__(self) -> int:
+        if self.length is None:
+            raise TypeError("a stream whose rows are not known has no length until a pass has been read")
+        return self.length
 
     def batches(
         self, batch_size: int, *, rank: int = 0, processes: int = 1, start: int = 0
@@ -164,9 +173,8 @@ class ImageStream:
                 part.decoding = [decoders.submit(self._decode, part, chunk) for chunk in slots]
             return part
 
-        behind, ahead = deque(maxlen=_REACH), deque()
+        behind, ahead = deque(maxlen=_REACH), deque(reader.submit(read) for _ in range(_AHEAD))
         try:
-            ahead.extend(reader.submit(read) for _ in range(_AHEAD))
             while True:
                 part = ahead.popleft().result()
                 ahead.append(reader.submit(read))
@@ -206,21 +214,22 @@ class ImageStream:
             if start < self.length // batch_size:
                 number, start = number + 1, 0
 
-    def _walk(self, number: int, skip: int, closed: Event) -> Iterator:
-        """The encoded images of pass `number` in its order, after the first `skip`."""
+    def _walk(self, number: int, skip: int, closed: Event) -> Iterator[tuple[str, Any]]:
+        """The name and the encoded image of each row of pass `number` in its order, after the first `skip`."""
         rng = np.random.default_rng([self._seed, number])
         if isinstance(self._rows, datasets.Dataset):
             order = rng.permutation(len(self._rows))[skip:]
             tables = (self._rows[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK))
-            yield from self._values(tables, closed)
+            for row, value in zip(order, self._values(tables, closed), strict=True):
+                yield f"row {row}", value
             return
         shards = rng.permutation(self._rows.n_shards).tolist()
         opened = (split_dataset_by_node(self._rows, i, len(shards)).iter(_CHUNK) for i in shards)
         rows = self._values(_in_turns(opened, _OPEN), closed)
         position = -1
-        for position, row in enumerate(_shuffled(rows, self._buffer, rng)):
+        for position, value in enumerate(_shuffled(rows, self._buffer, rng)):
             if position >= skip:
-                yield row
+                yield f"image {position} of pass {number}", value
         self.length = position + 1
 
     def _values(self, tables: Iterator, closed: Event) -> Iterator:
@@ -246,14 +255,13 @@ class ImageStream:
 
     def _read(self, part: _Part, slot: int) -> tuple[np.ndarray, tuple[int, int]]:
         """(uint8 (3, H, W), original (height, width)) of one image; raises BadImage."""
-        name = f"image {part.position + slot} of pass {part.number}"
-        image, size = self._open(partial(decode, shape=self.canvas), part.rows[slot], name)
+        image, size = self._open(partial(decode, shape=self.canvas), *part.rows[slot])
         return fit_to_canvas(image, self.canvas), size
 
-    def _open(self, how: Callable[..., Any], value: dict | bytes | None, name: str = "") -> Any:
+    def _open(self, how: Callable[..., Any], name: str, value: dict | bytes | None) -> Any:
         content = value if isinstance(value, dict) else {"bytes": value}
         row = hash(content.get("bytes") or content.get("path") or name)  # the same in every pass
-        return read_value(how, value, self._source.root, row, name)
+        return read_value(how, value, self._root, row, name)
 
     def _finish(self, part: _Part, behind: Iterable[_Part], ahead: Iterable[Future]) -> Batch:
         """The decoded part, its corrupt images replaced by those in the same slots of batches close by.

@@ -72,6 +72,8 @@ class ImageTable:
         rows: int64 (N,), which of the split's these are.
         labels: int64 (N,), -1 where a row has no label; None when no row has one.
         class_names: the name of each label, or None when the labels are bare integers or None.
+        encoded: the one column with the undecoded images.
+        root: the folder against which file names are shown, where there is one.
     """
 
     def __init__(
@@ -88,13 +90,13 @@ class ImageTable:
         # Undecoded: one corrupt image must cost that row and not the table.
         if isinstance(dataset.features[image_column], Image):
             dataset = dataset.cast_column(image_column, Image(decode=False))
-        self._dataset, self._column, self._root = dataset, image_column, source.root
-        self._images = dataset.select_columns([image_column])  # so that reading a row reads nothing else
+        self._dataset, self._column, self.root = dataset, image_column, source.root
+        self.encoded = dataset.select_columns([image_column])  # so that reading a row reads nothing else
         self._whole_fingerprint = partial(source.fingerprint, split, dataset)
-        self.rows = np.arange(len(self._images))
+        self.rows = np.arange(len(self.encoded))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.encoded)
 
     def __repr__(self) -> str:
         labels = "no labels" if self.labels is None else f"{self.labels.max() + 1} classes"
@@ -114,7 +116,7 @@ class ImageTable:
         rows = np.asarray(rows, dtype=np.int64)
         chosen = copy.copy(self)
         chosen.__dict__.pop("fingerprint", None)
-        chosen._dataset, chosen._images = self._dataset.select(rows), self._images.select(rows)
+        chosen._dataset, chosen.encoded = self._dataset.select(rows), self.encoded.select(rows)
         chosen.labels = None if self.labels is None else self.labels[rows]
         chosen.rows = self.rows[rows]
         return chosen
@@ -140,7 +142,7 @@ class ImageTable:
 
     def name(self, row: int) -> str:
         """What to call an image: its path relative to the data set where it has one, else "row 17"."""
-        return shown_name(self._images[int(row)][self._column], self._root) or f"row {int(row)}"
+        return shown_name(self.encoded[int(row)][self._column], self.root) or f"row {int(row)}"
 
     def read(self, row: int) -> PILImage:
         """The image as upright 8-bit RGB (see `to_rgb`); raises BadImage when it cannot be decoded."""
@@ -163,5 +165,5 @@ class ImageTable:
         return columns.values(self._dataset, name).to_numpy()
 
     def _read(self, row: int, how: Callable) -> Any:
-        value = self._images[int(row)][self._column]
-        return read_value(how, value, self._root, int(row), f"row {int(row)}")
+        value = self.encoded[int(row)][self._column]
+        return read_value(how, value, self.root, int(row), f"row {int(row)}")

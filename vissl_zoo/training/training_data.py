@@ -39,27 +39,29 @@ def load_images(
     recipe: Recipe, table: ImageTable | None, accelerator: Accelerator
 ) -> ImageStore | ImageStream:
     """The training images as canvases, decoded once into memory if they fit, or read as a stream."""
-    data = recipe.data
-    if table is None:
-        return open_stream(
-            data.path,
+    data, store = recipe.data, None
+    if table is not None:
+        store = open_store(
+            table,
             recipe.image_size,
-            split=data.split,
-            image_column=data.image_column,
-            buffer=data.buffer,
-            seed=recipe.seed,
             workers=data.workers,
+            memory_limit=int(data.memory_gib * 2**30),
+            disk_limit=int(data.disk_gib * 2**30),
+            device=accelerator.device,
             max_bad_fraction=data.max_bad_fraction,
+            progress=accelerator.is_main_process,
         )
-    return open_store(
-        table,
+    if store is not None:
+        return store
+    return open_stream(
+        data.path if table is None else table,
         recipe.image_size,
+        split=data.split,
+        image_column=data.image_column,
+        buffer=data.buffer,
+        seed=recipe.seed,
         workers=data.workers,
-        memory_limit=int(data.memory_gib * 2**30),
-        disk_limit=int(data.disk_gib * 2**30),
-        device=accelerator.device,
         max_bad_fraction=data.max_bad_fraction,
-        progress=accelerator.is_main_process,
     )
 
 
@@ -84,7 +86,7 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
 def _read_batches(run: Run, images: ImageStore | ImageStream) -> Iterator[Batch]:
     plan = run.plan
     where = {"rank": run.accelerator.process_index, "processes": run.accelerator.num_processes}
-    if isinstance(images, ImageStore):
+    if not isinstance(images, ImageStream):
         return images.batches(index_batches(plan, seed=run.recipe.seed, start=run.step, **where))
     start, stop = run.step * plan.accumulation, plan.steps * plan.accumulation
     endless = images.batches(plan.batch_size, start=start, **where)
