@@ -8,7 +8,7 @@ import timm.models
 
 # What each room may import of the others. `errors`, `lazy` and `output` are everybody's, and a room's own files too.
 MAY_IMPORT = {
-    "": {"registration", "version", "data", "models", "fitting", "photos"},  # vissl_zoo/__init__.py
+    "": {"registration", "version", "data", "models", "uncertainty", "photos"},  # vissl_zoo/__init__.py
     "lazy": set(),
     "registration": set(),
     "represents": {"models"},
@@ -24,13 +24,13 @@ MAY_IMPORT = {
     "cpu": set(),
     "data": {"cpu"},
     "cli": set(),
-    "commands": {"cli", "data", "inference", "evaluation", "photos", "fitting", "hub", "cpu", "speed"},
+    "commands": {"cli", "data", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu", "speed"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
     "inference": {"networks", "models", "data", "views", "hub"},
     "evaluation": {"inference", "models", "data", "views", "hub", "cpu", "speed"},
     "photos": {"represents", "data", "views", "inference", "evaluation", "cpu"},
-    "fitting": {
+    "uncertainty": {
         "distributions",
         "networks",
         "models",

@@ -11,9 +11,9 @@ from vissl_zoo.registration import register_with_timm
 
 if TYPE_CHECKING:
     from vissl_zoo.data import open_image
-    from vissl_zoo.fitting import fit_kappa
     from vissl_zoo.models import Representation, add_kappa_head, create_model
     from vissl_zoo.photos.scoring import score
+    from vissl_zoo.uncertainty import fit_kappa
     from vissl_zoo.version import __version__
 
 __all__ = [
@@ -30,7 +30,7 @@ __getattr__, __dir__ = load_on_demand(
     __name__,
     {
         "data": ("open_image",),
-        "fitting": ("fit_kappa",),
+        "uncertainty": ("fit_kappa",),
         "models": ("Representation", "add_kappa_head", "create_model"),
         "photos.scoring": ("score",),
         "version": ("__version__",),

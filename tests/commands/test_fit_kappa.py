@@ -73,7 +73,7 @@ def test_card_has_the_command_and_the_figures(exported):
     assert "vissl-zoo fit-kappa --model test_resnet --random-init" in card
     assert f"| κ | {metrics['uncertainty']['knn']['auroc']['kappa']['value']:.3f} (" in card
     assert f"{metrics['fit_kappa']['log_likelihood']:.3f} nats" in card
-    assert json.loads((exported / "config.json").read_text())["metrics"]["fit_kappa.images"] == 120
+    assert json.loads((exported / "config.json").read_text())["metrics"]["fit_kappa"]["images"] == 120
 
 
 def test_evaluate_takes_the_export(exported, shapes_folder, tmp_path):
@@ -118,7 +118,7 @@ def test_limit_and_no_report(shapes_folder, tmp_path):
     ]
     assert main(["fit-kappa", *arguments, "--no-report", "--output-dir", str(tmp_path), *QUICK]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    assert json.loads((tmp_path / "config.json").read_text())["metrics"]["fit_kappa.images"] == 30
+    assert json.loads((tmp_path / "config.json").read_text())["metrics"]["fit_kappa"]["images"] == 30
 
 
 @pytest.mark.parametrize(

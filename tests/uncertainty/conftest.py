@@ -1,26 +1,10 @@
-"""Features with a known agreement, and folders of photos."""
+"""Folders of photos, and tiny backbones."""
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
-
-from vissl_zoo.fitting.view_features import ViewFeatures
-
-
-@pytest.fixture
-def make_features():
-    """make_features(embedding (N, V, F), **options) -> ViewFeatures, offset by the mean of the first ten images."""
-
-    def make_features(embedding: torch.Tensor, **options) -> ViewFeatures:
-        offset = embedding[:10].double().mean(dim=(0, 1)).float()
-        features = ViewFeatures(len(embedding), embedding.shape[1], offset, **options)
-        for part in embedding.split(7):
-            features.append(part)
-        return features
-
-    return make_features
 
 
 @pytest.fixture

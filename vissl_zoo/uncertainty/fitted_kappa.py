@@ -1,0 +1,121 @@
+"""κ for any backbone: freeze it, see how well views of an image agree, and fit a κ head to that. No label is used."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from typing import cast
+
+import torch
+from torch import nn
+
+from vissl_zoo.data import ImageTable, open_images
+from vissl_zoo.errors import UserError
+from vissl_zoo.inference import central_crop
+from vissl_zoo.models import add_kappa_head
+from vissl_zoo.models.representation import embedding_width
+from vissl_zoo.networks.kappa_head import KappaHead
+from vissl_zoo.uncertainty.head_fit import fit_head, held_out_rows
+from vissl_zoo.uncertainty.targets import measure_agreement
+from vissl_zoo.uncertainty.view_embeddings import MEMORY_LIMIT, embed_views
+
+FEWEST = 10  # images; a tenth of them, one at least, chooses the step
+HELD_OUT = 0.1
+WIDEST = (
+    256  # hidden layer of the head: with 2,048 features as many more would cost minutes, and win no AUROC
+)
+_logger = logging.getLogger(__name__)
+
+
+def fit_kappa(
+    model: nn.Module,
+    images: str | os.PathLike | ImageTable,
+    *,
+    views: int = 8,
+    image_size: int | None = None,
+    kappa_map: str = "exp",
+    kappa_hidden: int | None = None,
+    steps: int = 1500,
+    lr: float = 1e-3,
+    exact: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: bool = True,
+) -> nn.Module:
+    """Give any timm model a κ head fitted to unlabelled images, in minutes on a CPU.
+
+        model = vissl_zoo.fit_kappa(timm.create_model("resnet50", pretrained=True, num_classes=0), "photos/")
+        embedding, kappa, uncertainty = model.represent(x)
+
+    Views of each image are embedded once. κ = head(y_i) is fitted to how well the direction of one view predicts
+    those of the others, by the likelihood of a Power Spherical distribution (Nakamura et al. 2023, Eq. 33) on the
+    sphere of the centred embeddings; d is their width.
+
+    Args:
+        model: any timm model with pooled features; it keeps its class and heads, and is put in evaluation mode.
+        images: what `open_images` takes, of which the split "train" is read, or an opened table.
+        views: V >= 2 random views of each image.
+        image_size: side of the views in pixels; by default the model's own.
+        kappa_map: "exp" or "softplus", see `KappaHead`.
+        kappa_hidden: width of the head; by default that of the embedding, 256 at most.
+        steps: of the fit.
+        lr: its learning rate.
+        exact: embed in plain float32.
+        seed: of views, held-out images and batches.
+        workers: threads that decode images.
+        memory_limit: bytes of embeddings above which they lie on disk, in the cache folder.
+        progress: show progress bars.
+
+    Returns:
+        A model with `represent`, in evaluation mode, that shares the weights of its trunk with `model`. Its attribute
+        `kappa_fit` says how the fit went, see `Fit`.
+
+    Raises:
+        TypeError: `model` is no timm model with pooled features.
+        UserError: there are too few readable images, or the embeddings are not finite or all the same.
+        ValueError: an option is out of range.
+    """
+    if views < 2 or steps < 1 or not lr > 0:
+        raise ValueError(f"views must be at least 2, steps and lr positive: {views}, {steps}, {lr}")
+    fitted = _with_fresh_head(model, kappa_map, kappa_hidden, seed)
+    table = images if isinstance(images, ImageTable) else open_images(images)
+    embeddings = embed_views(
+        fitted,
+        table,
+        image_size or central_crop(model).size,
+        views=views,
+        seed=seed,
+        exact=exact,
+        workers=workers,
+        memory_limit=memory_limit,
+        progress="embedding views" if progress else None,
+    )
+    if len(embeddings) < FEWEST:
+        raise UserError(f"κ can be fitted to {FEWEST} images or more; {len(embeddings)} can be read")
+    learnt = held_out_rows(len(embeddings), HELD_OUT, seed)
+    targets = measure_agreement(embeddings, learnt)
+    own = cast(KappaHead, fitted.kappa_head)
+    head = copy.deepcopy(own).to("cpu", torch.float32)
+    with torch.enable_grad():
+        fit = fit_head(head, embeddings, targets, learnt, steps=steps, lr=lr, seed=seed, progress=progress)
+    own.load_state_dict(head.state_dict())
+    if fit.log_likelihood <= fit.constant_log_likelihood:
+        _logger.warning("κ(x) is worth no more than one κ for all on the held-out images: give more images")
+    fitted.kappa_fit = fit
+    return fitted
+
+
+def _with_fresh_head(model: nn.Module, kappa_map: str, kappa_hidden: int | None, seed: int) -> nn.Module:
+    """A model of the same modules, but for a κ head of its own; the given one keeps its class and its head."""
+    fitted = copy.copy(model)
+    fitted._modules = model._modules.copy()  # else the head would be added to both
+    if getattr(fitted, "kappa_head", None) is not None:
+        fitted.kappa_head = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # The 2 goes nowhere: add_kappa_head refuses such a model.
+        width = embedding_width(model) if hasattr(model, "num_features") else 2
+        add_kappa_head(fitted, width, kappa_map, kappa_hidden or min(width, WIDEST))
+    return fitted.eval()
