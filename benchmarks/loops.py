@@ -73,12 +73,14 @@ def ready_made(turns: Turns, flags: tuple[str, ...]) -> None:
     train.train(endless_recipe(flags), "benchmark")
 
 
-class Fed(ImageStore):
+class Fed:
     """The images of a store, whose batches come when it is the contestant's turn."""
 
     def __init__(self, store: ImageStore, turns: Turns, accelerator):
-        super().__init__(store.canvas, store.rows, store._tally)
         self._store, self._turns, self._accelerator = store, turns, accelerator
+
+    def __len__(self) -> int:
+        return len(self._store)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[Batch]:
         """See `ImageStore.batches`."""

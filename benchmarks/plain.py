@@ -39,19 +39,17 @@ def main(arguments: list[str]) -> int:
         return 2
     way, count, flags = arguments[0], int(arguments[1]), arguments[2:]
 
-    def rows(table: ImageTable) -> np.ndarray:
+    def first(table: ImageTable) -> ImageTable:
         if count > len(table):
             raise UserError(f"{count} images are asked for, and {table.path} has {len(table)}")
-        return np.arange(count or len(table))
+        return table.select(np.arange(count or len(table)))
 
     def load_batched(recipe: Recipe, table: ImageTable, accelerator) -> ImageStore:
-        return open_store(
-            table, recipe.image_size, rows=rows(table), workers=recipe.data.workers, progress=False
-        )
+        return open_store(first(table), recipe.image_size, workers=recipe.data.workers, progress=False)
 
-    def load_pil(recipe: Recipe, table: ImageTable, accelerator) -> ImageStore:
+    def load_pil(recipe: Recipe, table: ImageTable, accelerator) -> PilStore:
         store = load_batched(recipe, table, accelerator)
-        return PilStore(store, table, views_of(recipe), recipe.seed, recipe.data.workers or 2)
+        return PilStore(store, first(table), views_of(recipe), recipe.seed, recipe.data.workers or 2)
 
     training.load_images = load_pil if way == "pil" else load_batched
     if way == "pil":
@@ -84,15 +82,18 @@ def pil_view(size: int, scale: tuple[float, float], v: Views) -> v2.Compose:
     )
 
 
-class PilStore(ImageStore):
+class PilStore:
     """A store whose `Batch.images` are views made by transforms: float32 (B, V, 3, s, s), all of one size."""
 
     def __init__(
         self, store: ImageStore, table: ImageTable, views: list[v2.Compose], seed: int, workers: int
     ):
-        super().__init__(store.canvas, store.rows, store._tally)
+        self._store = store
         self._images = _Views(table, store.rows, views)
         self._seed, self._workers = seed, workers
+
+    def __len__(self) -> int:
+        return len(self._store)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[Batch]:
         """See `ImageStore.batches`; the draws are the workers' own, from the seed."""

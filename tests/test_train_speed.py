@@ -14,7 +14,6 @@ import torch
 from accelerate.state import AcceleratorState
 
 from vissl_zoo import training
-from vissl_zoo.data import ImageStore
 from vissl_zoo.methods import RECIPES
 from vissl_zoo.recipes import parse
 
@@ -28,15 +27,17 @@ FLAGS = [
 ]  # a small network: loading has little to hide behind
 
 
-class Interleaved(ImageStore):
+class Interleaved:
     """The batches of a store, `STEPS` for the loop and then as many bare steps, `PAIRS` times and once to warm up.
 
     The time from asking for the first batch of a block to asking for the one after its last is the loop's own.
     """
 
     def __init__(self, store, bare):
-        super().__init__(store.canvas, store.rows, store._tally)
         self.store, self.bare, self.ratios = store, bare, []
+
+    def __len__(self):
+        return len(self.store)
 
     def batches(self, index_batches):
         batches = self.store.batches(index_batches)

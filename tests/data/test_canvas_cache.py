@@ -89,8 +89,8 @@ def test_images_are_decoded_once(make_table, monkeypatch, caplog, cache):
 def test_other_images_rows_splits_and_canvases_have_other_maps(make_table, cache):
     table = make_table()
     open_map(table)
-    open_map(table, rows=np.array([3, 1]))
-    open_map(table, rows=np.array([1, 3]))
+    open_map(table.select(np.array([3, 1])))
+    open_map(table.select(np.array([1, 3])))
     open_store(table, 32, memory_limit=0, disk_limit=2**30, progress=False)
     open_map(make_table(5))
     open_map(table.part(":5"))
@@ -139,7 +139,7 @@ def test_an_interrupted_map_is_made_anew(make_table, cache, monkeypatch):
     table = make_table()
     real = canvas_cache.decode_all
 
-    def interrupted(table, rows, pixels, **options):
+    def interrupted(table, pixels, **options):
         pixels[:] = 77
         raise KeyboardInterrupt
 
@@ -193,13 +193,13 @@ def test_a_disk_that_fills_up_or_has_no_locks_means_no_store(make_table, cache, 
 def open_in_another_process(path: str, log: str, die: bool) -> None:
     real = canvas_cache.decode_all
 
-    def watched(table, rows, pixels, **options):
+    def watched(table, pixels, **options):
         with open(log, "a") as file:
             file.write("decoding\n")
         time.sleep(0.5)
         if die:
             os._exit(1)
-        return real(table, rows, pixels, **options)
+        return real(table, pixels, **options)
 
     canvas_cache.decode_all = watched
     (batch,) = open_map(open_images(path)).batches([np.arange(6)])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from vissl_zoo.data import open_images, open_store
+from vissl_zoo.data import BadImage, open_images, open_store
 from vissl_zoo.data import store as module
-from vissl_zoo.data.store import ImageStore, free_memory
+from vissl_zoo.data.store import ImageStore, decode_batches, free_memory
 from vissl_zoo.errors import UserError
 
 SIZES = [(6, 8), (12, 8), (40, 60), (6, 9), (30, 20), (5, 5)]
@@ -60,10 +60,20 @@ def test_any_iterable_of_any_kind_of_indices(make_table):
 
 
 def test_a_choice_of_rows(make_table):
-    store = hold(make_table(), rows=np.array([4, 2]))
-    assert (len(store), store.rows.tolist()) == (2, [4, 2])
+    store = hold(make_table().select(np.array([4, 2])))
+    assert (len(store), store.rows.tolist()) == (2, [0, 1])
     (batch,) = store.batches([[0, 1]])
     assert batch.sizes.tolist() == [[30, 20], [40, 60]]
+
+
+def test_batches_decoded_when_asked_for_are_those_of_a_store(make_table):
+    table = make_table()
+    for one, other in zip(
+        decode_batches(table, (24, 24), BATCHES), hold(table).batches(BATCHES), strict=True
+    ):
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
+    with pytest.raises(BadImage, match=r"003\.png"):
+        list(decode_batches(make_table(bad=(3,)), (24, 24), BATCHES))
 
 
 def test_the_memory_limit_decides(make_table):
@@ -95,12 +105,6 @@ def test_in_memory_too_many_corrupt_images(make_table, bad, count):
         hold(table, max_bad_fraction=0.1 if count > 2 else 1.0)
     assert str(caught.value).startswith(f"{table.path}: {len(bad)} of {count} images cannot be read")
     assert str(caught.value).endswith("the first is 000.png: not an image that Pillow can read")
-
-
-@pytest.mark.parametrize("rows", [[], [[0, 1]]])
-def test_rows_must_be_a_vector(make_table, rows):
-    with pytest.raises(ValueError, match="rows must be"):
-        open_store(make_table(), 16, rows=np.array(rows))
 
 
 def test_the_progress_bar_is_on_stderr_and_can_be_off(make_table, capsys):

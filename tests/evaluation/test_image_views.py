@@ -6,6 +6,7 @@ import torch
 
 from vissl_zoo.data import open_images
 from vissl_zoo.data.canvas import read_to_canvas
+from vissl_zoo.evaluation import image_views
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.image_views import CropReader, sample_images, two_views, unit_length
 from vissl_zoo.inference import Embedded
@@ -40,7 +41,10 @@ def grays(view):
     return pixels.mean(dim=(1, 2, 3)).round().to(torch.int64)
 
 
-def test_crops_and_classes_are_those_of_the_chosen_images(evaluation):
+@pytest.mark.parametrize("fits", [True, False])
+def test_crops_and_classes_are_those_of_the_chosen_images(evaluation, fits, monkeypatch):
+    if not fits:
+        monkeypatch.setattr(image_views, "open_store", lambda *arguments, **options: None)
     chosen = np.array([0, 2, 5, 7, 22])  # places among the 23 readable images: rows 0, 3, 6, 8, 23
     rows = evaluation.train_features.rows[chosen]
     classes = torch.from_numpy(rows % 3)

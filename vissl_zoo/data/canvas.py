@@ -29,11 +29,11 @@ class Batch(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Images decoded to one canvas size, by slot."""
+    """The images of a table decoded to one canvas size."""
 
     pixels: np.ndarray  # uint8 (M, 3, H, W), in memory or mapped from a file
     sizes: np.ndarray  # int64 (M, 2), the original (height, width)
-    failed: list[tuple[int, BadImage]]  # the slots of the corrupt ones, whose pixels mean nothing
+    failed: list[BadImage]  # the corrupt ones, whose pixels mean nothing
 
 
 def canvas_size(table: ImageTable, image_size: int) -> tuple[int, int]:
@@ -59,32 +59,30 @@ def choose_canvas(images: Iterable, size: Callable[..., tuple[int, int]], image_
     return side, side
 
 
-def decode_all(
-    table: ImageTable, rows: np.ndarray, pixels: np.ndarray, *, workers: int, progress: bool
-) -> Decoded:
-    """Decode rows (M,) of a table into `pixels` (M, 3, H, W) uint8.
+def decode_all(table: ImageTable, pixels: np.ndarray, *, workers: int, progress: bool) -> Decoded:
+    """Decode the M images of a table into `pixels` (M, 3, H, W) uint8.
 
     Threads do it, not processes: processes would have to send the pixels, and of all but tiny images Pillow decodes
     several at once.
     """
-    canvas, sizes = pixels.shape[2:], np.zeros((len(rows), 2), dtype=np.int64)
+    canvas, sizes = pixels.shape[2:], np.zeros((len(table), 2), dtype=np.int64)
 
-    def decode_chunk(start: int) -> list[tuple[int, BadImage]]:
+    def decode_chunk(start: int) -> list[BadImage]:
         failed = []
-        for slot in range(start, min(start + _CHUNK, len(rows))):
+        for row in range(start, min(start + _CHUNK, len(table))):
             try:
-                pixels[slot], sizes[slot] = read_to_canvas(table, rows[slot], canvas)
+                pixels[row], sizes[row] = read_to_canvas(table, row, canvas)
             except BadImage as error:
-                failed.append((slot, error))
+                failed.append(error)
         return failed
 
     failed = []
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        with tqdm(total=len(rows), desc="decoding", unit=" images", disable=not progress) as bar:
-            for some in pool.map(decode_chunk, range(0, len(rows), _CHUNK)):
+        with tqdm(total=len(table), desc="decoding", unit=" images", disable=not progress) as bar:
+            for some in pool.map(decode_chunk, range(0, len(table), _CHUNK)):
                 failed += some
-                bar.update(min(_CHUNK, len(rows) - bar.n))
+                bar.update(min(_CHUNK, len(table) - bar.n))
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, not after the whole data set
     return Decoded(pixels, sizes, failed)

@@ -15,7 +15,7 @@ from vissl_zoo.data.canvas import Decoded, decode_all
 from vissl_zoo.data.decode import BadImage
 from vissl_zoo.data.table import ImageTable
 
-DECODING = 1  # to be raised when canvases come to be made in another way
+DECODING = 2  # to be raised when canvases come to be made in another way
 _SPARE = 2  # free space on the disk, as a multiple of what is needed
 _logger = logging.getLogger(__name__)
 
@@ -32,14 +32,13 @@ def cache_folder() -> Path:
 
 def map_canvases(
     table: ImageTable,
-    rows: np.ndarray,
     canvas: tuple[int, int],
     *,
     disk_limit: int,
     workers: int,
     progress: bool,
 ) -> Decoded | None:
-    """The canvases of these rows (M,), decoded if the cache has them not; None if the disk has no room for them.
+    """The canvases of a table, decoded if the cache has them not; None if the disk has no room for them.
 
     There is room if all canvases together stay below `disk_limit` bytes, for which the longest unused ones are
     removed, and twice the need is free. One process decodes and the others wait. The system ends its lock with the
@@ -47,11 +46,11 @@ def map_canvases(
     """
     parent = cache_folder() / "canvases"
     described = f"{table.fingerprint} {table.split} {canvas} v{DECODING} ".encode()
-    shape = (len(rows), 3, *canvas)
+    shape = (len(table), 3, *canvas)
     need = int(np.prod(shape))
     if need > disk_limit:
         return None
-    folder = parent / hashlib.sha256(described + rows.tobytes()).hexdigest()[:24]
+    folder = parent / hashlib.sha256(described).hexdigest()[:24]
     try:
         if not (folder / "complete").exists():
             parent.mkdir(parents=True, exist_ok=True)
@@ -60,16 +59,16 @@ def map_canvases(
                     if not _make_room(parent, need, disk_limit):
                         return None
                     with _unfinished(folder, shape) as (unfinished, pixels):
-                        made = decode_all(table, rows, pixels, workers=workers, progress=progress)
+                        made = decode_all(table, pixels, workers=workers, progress=progress)
                         pixels.flush()
                         np.save(unfinished / "sizes.npy", made.sizes)
-                        failed = [(slot, bad.row, bad.name, bad.reason) for slot, bad in made.failed]
+                        failed = [(bad.row, bad.name, bad.reason) for bad in made.failed]
                         (unfinished / "complete").write_text(json.dumps(failed))
         os.utime(folder)  # when it was last used
         pixels = np.load(folder / "pixels.npy", mmap_mode="c")  # private: torch wants memory it may write to
         failed = json.loads((folder / "complete").read_text())
         sizes = np.load(folder / "sizes.npy")
-        return Decoded(pixels, sizes, [(slot, BadImage(*bad)) for slot, *bad in failed])
+        return Decoded(pixels, sizes, [BadImage(*bad) for bad in failed])
     except (OSError, ValueError, Timeout, NotImplementedError) as error:  # the last: no locks on this disk
         _logger.warning("no memory map in %s (%s): images are decoded on the fly", parent, error)
         return None

@@ -26,7 +26,6 @@ def open_store(
     disk_limit: int = 0,
     max_bad_fraction: float = 0.01,
     progress: bool = True,
-    rows: np.ndarray | None = None,
     device: torch.device | str = "cpu",
 ) -> "ImageStore | None":
     """Decode the images of `table` for views of `image_size` pixels (see `canvas_size`).
@@ -40,25 +39,20 @@ def open_store(
             see `map_canvases`.
         max_bad_fraction: corrupt images tolerated, as a fraction of those read: they are left out and named.
         progress: show a bar on stderr while decoding.
-        rows: int64 (N,), the rows of the table to take; by default all.
         device: where batches will be used; held canvases move there if they take no more than half of its free memory.
 
     Raises:
         UserError: more corrupt images than tolerated, or not one that can be read.
-        ValueError: `rows` is not a vector or empty.
     """
-    rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
-    if rows.ndim != 1 or not len(rows):
-        raise ValueError(f"rows must be a non-empty vector, not of shape {rows.shape}")
     workers = default_workers() if workers is None else workers
     canvas = canvas_size(table, image_size)
     tally = BadImageTally(table.path, max_bad_fraction)
-    shape = (len(rows), 3, *canvas)
+    shape = (len(table), 3, *canvas)
     options = {"workers": workers, "progress": progress}
     if np.prod(shape) <= memory_limit:
-        return ImageStore(rows, tally, decode_all(table, rows, np.empty(shape, np.uint8), **options), device)
-    mapped = map_canvases(table, rows, canvas, disk_limit=disk_limit, **options)
-    return None if mapped is None else ImageStore(rows, tally, mapped, device, ahead=_AHEAD)
+        return ImageStore(tally, decode_all(table, np.empty(shape, np.uint8), **options), device)
+    mapped = map_canvases(table, canvas, disk_limit=disk_limit, **options)
+    return None if mapped is None else ImageStore(tally, mapped, device, ahead=_AHEAD)
 
 
 class ImageStore:
@@ -76,21 +70,18 @@ class ImageStore:
 
     def __init__(
         self,
-        rows: np.ndarray,
         tally: BadImageTally,
         decoded: Decoded,
         device: torch.device | str = "cpu",
         ahead: int = 0,
     ):
-        good = np.ones(len(rows), dtype=bool)
-        for slot, error in decoded.failed:
-            good[slot] = False
+        good = np.ones(len(decoded.sizes), dtype=bool)
+        for error in decoded.failed:
+            good[error.row] = False
             tally.add(error)
-        tally.check(len(rows))
-        tally.report(len(rows))
-        self.canvas, self.rows, self.bad = decoded.pixels.shape[2:], rows[good], tally.images
-        # Position -> slot: closing the gaps instead would copy all pixels.
-        self._slots = torch.from_numpy(np.flatnonzero(good))
+        tally.check(len(good))
+        tally.report(len(good))
+        self.canvas, self.rows, self.bad = decoded.pixels.shape[2:], np.flatnonzero(good), tally.images
         self._pixels, self._sizes = torch.from_numpy(decoded.pixels), torch.from_numpy(decoded.sizes)
         self._device, self.ahead = torch.device(device), ahead
         if self._device.type != "cpu" and self._pixels.nbytes <= _DEVICE_SHARE * free_memory(self._device):
@@ -123,7 +114,7 @@ class ImageStore:
 
     def _gather(self, indices: np.ndarray) -> Batch:
         indices = torch.as_tensor(indices, dtype=torch.int64)
-        slots = self._slots[indices]
+        slots = torch.from_numpy(self.rows)[indices]  # closing the gaps instead would copy all pixels
         sizes = self._sizes[slots]
         if self._pixels.device.type == "cuda":  # else the host would wait for the device at every batch
             slots = slots.pin_memory().to(self._pixels.device, non_blocking=True)
@@ -132,6 +123,22 @@ class ImageStore:
         if self._device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory()
         return Batch(images, sizes, indices)
+
+
+def decode_batches(
+    table: ImageTable, canvas: tuple[int, int], row_batches: Iterable[np.ndarray], workers: int | None = None
+) -> Iterator[Batch]:
+    """One batch for each array of rows (B,) of a table, decoded when it is asked for, where no store has room.
+
+    Raises:
+        BadImage: (while iterating) a row cannot be read.
+    """
+    for rows in row_batches:
+        pixels = np.empty((len(rows), 3, *canvas), dtype=np.uint8)
+        decoded = decode_all(table.select(rows), pixels, workers=workers or default_workers(), progress=False)
+        if decoded.failed:
+            raise decoded.failed[0]
+        yield Batch(torch.from_numpy(pixels), torch.from_numpy(decoded.sizes), torch.as_tensor(rows))
 
 
 def free_memory(device: torch.device) -> int:

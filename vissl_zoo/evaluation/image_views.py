@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vissl_zoo.data import open_store
+from vissl_zoo.data import canvas_size, open_store
+from vissl_zoo.data.store import decode_batches
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.inference import concatenate
 from vissl_zoo.views import ViewPipeline
@@ -68,14 +69,9 @@ class CropReader:
         """Take `chosen`, places (n,) in `evaluation.train_features`, where no corrupt image has one."""
         self._model = evaluation.model
         self._parameter = next(evaluation.model.parameters())
-        self._store = open_store(
-            evaluation.train,
-            evaluation.image_size,
-            workers=evaluation.workers,
-            max_bad_fraction=1.0,
-            progress=False,
-            rows=evaluation.train_features.rows[chosen],
-        )
+        self._table = evaluation.train.select(evaluation.train_features.rows[chosen])
+        self._size, self._workers = evaluation.image_size, evaluation.workers
+        self._store = open_store(self._table, self._size, workers=self._workers, progress=False)
         self._pipeline = plain_pipeline(
             evaluation, 1, scale=SUPERVISED_SCALE, ratio=ViewPipeline.ratio, flip=0.5
         )
@@ -83,7 +79,11 @@ class CropReader:
     def crops(self, order: Iterable[Tensor], labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch of places (B,) among the n chosen: crops (B, 3, s, s) of the model's kind, classes (B,)."""
         order, ahead = tee(order)  # the store may read a few batches ahead
-        stored = self._store.batches(places.numpy() for places in ahead)
+        places = (some.numpy() for some in ahead)
+        if self._store is None:
+            stored = decode_batches(self._table, canvas_size(self._table, self._size), places, self._workers)
+        else:
+            stored = self._store.batches(places)
         for step, (places, batch) in enumerate(zip(order, stored, strict=True)):
             draws = self._pipeline.draw(len(places), step)
             images = batch.images.to(self._parameter.device)
