@@ -123,11 +123,6 @@ def build_optimizer(recipe: Recipe, method: Method, precision: str) -> torch.opt
 
     In float16 it is not fused: a fused step skips overflowed gradients inside the kernel, where nobody else
     learns of it, and the EMA and the centre would move without the weights.
-
-    Args:
-        recipe: the recipe.
-        method: on its device, in its dtype.
-        precision: "no", "fp16" or "bf16".
     """
     constant = method.constant_lr_parameters() if recipe.constant_predictor_lr else []
     apart = {id(p) for p in constant}
@@ -135,17 +130,6 @@ def build_optimizer(recipe: Recipe, method: Method, precision: str) -> torch.opt
     groups = [{"params": scheduled, "constant_lr": False}]
     if constant:
         groups.append({"params": constant, "constant_lr": True})
-    fused = precision != "fp16" and can_fuse(scheduled[0].device, scheduled[0].dtype)
+    fused = precision != "fp16" and scheduled[0].device.type in ("cpu", "cuda")
     options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     return torch.optim.SGD(groups, lr=0.0, fused=fused or None, **options)  # None: foreach where that pays
-
-
-def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether fused SGD works there, found out by one step of it: some versions refuse only then."""
-    try:
-        parameter = torch.nn.Parameter(torch.zeros(2, device=device, dtype=dtype))
-        parameter.grad = torch.ones_like(parameter)
-        torch.optim.SGD([parameter], lr=0.5, momentum=0.9, fused=True).step()
-    except (RuntimeError, NotImplementedError):
-        return False
-    return parameter.detach().eq(-0.5).all().item()

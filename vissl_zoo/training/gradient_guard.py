@@ -19,10 +19,9 @@ MOST = 0.05  # of the steps
 class GradientGuard:
     """Takes the optimizer's steps; in bfloat16 on a CPU not those whose gradient is not finite.
 
-    At feature maps of one pixel oneDNN's bfloat16 kernel for the weights' gradient multiplies memory that nobody
-    wrote by zero. That is nothing, unless what lies there reads as NaN or infinity: then the loss is well, and a few
-    hundred weights are lost for good. `use_small_maps` keeps most convolutions from that kernel; those with groups or
-    a bias still run it. (For float16 there is loss scaling; on an accelerator looking would make the host wait.)
+    At maps of one pixel oneDNN's kernel for the weights' gradient multiplies memory that nobody wrote by zero, which
+    gives NaN where that reads as infinity. `use_small_maps` keeps from that kernel all but convolutions with groups or
+    a bias. (For float16 there is loss scaling; on an accelerator looking at the gradient would make the host wait.)
     """
 
     def __init__(self, method: nn.Module, accelerator: Accelerator):

@@ -29,40 +29,35 @@ from vissl_zoo.training.log import RunLog, collapse_signals
 from vissl_zoo.training.schedule import Plan
 
 T = TypeVar("T")
-# What may differ between a run and its continuation: nothing that a step depends on.
-FREE_TO_CHANGE = (
-    "output_dir",
-    "resume",
-    "log_every",
-    "save_every",
-    "max_minutes",
-    "tracker",
-    "report",
-    "report_images",
-    "data.workers",
-    "data.eval_split",
-    "compile",  # rounds otherwise, as another machine does
-    "threads",  # so do these
-    "profile",
-)
+# What may differ between a run and its continuation: nothing that a step depends on, rounding apart.
+FREE_TO_CHANGE = {"output_dir", "resume", "log_every", "save_every", "max_minutes", "tracker", "report"}
+FREE_TO_CHANGE |= {"report_images", "data.workers", "data.eval_split", "compile", "threads", "profile"}
 _AGREE_EVERY = 10  # steps after which several accelerators' processes ask whether the time of one is over
 
 
 class Run:
-    """The folder of one run and where the run stands; `images` is the fingerprint of what it trains on.
+    """The folder of one run and where the run stands.
 
     Attributes:
-        folder: the output folder.
+        recipe: what to train.
+        plan: how long; known from `start` on.
+        accelerator: accelerate's.
         command: the command line, for the model card.
+        folder: the output folder.
         step: optimizer steps done.
-        seconds_before: time that earlier, interrupted tries of this run took.
     """
 
+    plan: Plan
+
     def __init__(self, recipe: Recipe, accelerator: Accelerator, command: str, images: str):
+        """Check the folder; `images` is the fingerprint of what is trained on."""
         self.recipe, self.accelerator, self.command = recipe, accelerator, command
-        self._described = describe(recipe, accelerator.mixed_precision, images)
+        described = dataclasses.asdict(recipe)
+        method = {"name": recipe.method.name, **described["method"]}
+        settled = {"mixed_precision": accelerator.mixed_precision, "images": images}
+        self._described = {**described, "method": method, **settled}  # what recipe.json holds
         self.folder = Path(recipe.output_dir)
-        self.step, self.seconds_before = 0, 0.0
+        self.step, self._seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step, self._loading = 0, 0.0
         self._checkpoint = self._check_folder()
@@ -71,7 +66,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Seconds the run has taken, interrupted tries included."""
-        return self.seconds_before + time.monotonic() - self._started
+        return self._seconds_before + time.monotonic() - self._started
 
     @property
     def out_of_time(self) -> bool:
@@ -95,15 +90,14 @@ class Run:
     def start(self, plan: Plan, method: Method, optimizer: Optimizer) -> None:
         """Restore the newest checkpoint with --resume, else clear the folder of an earlier run; open the log.
 
-        Apart from the constructor, which checks the folder: what a typing mistake elsewhere in the command can
-        stop must stop before the earlier run is thrown away.
+        Apart from the constructor: a mistake elsewhere in the command must be found before the earlier run is cleared.
         """
         self.plan, self._doctor = plan, Doctor(plan.steps, method.dim)
         if self.accelerator.is_main_process and not self.recipe.resume:
             self._clear()
         if self._checkpoint is not None:
             state = load_checkpoint(self._checkpoint, method, optimizer)
-            self.step, self.seconds_before = state["step"], state["seconds"]
+            self.step, self._seconds_before = state["step"], state["seconds"]
             self._logged_step = self.step
             if self.accelerator.scaler and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -161,14 +155,13 @@ class Run:
         loss = objective.loss.item()
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at step {self.step}: try a smaller --lr")
-        # The loss need not feel it: seen in bf16 on a CPU, with views of 16 pixels.
-        state = method.state_dict()
+        state = method.state_dict()  # which the loss need not feel
         finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()  # read once
-        for name, good in zip(state, finite, strict=True):
-            if not good:
-                raise UserError(
-                    f"{name} is no longer finite at step {self.step}: try a smaller --lr or --mixed-precision no"
-                )
+        if not all(finite):
+            name = list(state)[finite.index(False)]
+            raise UserError(
+                f"{name} is no longer finite at step {self.step}: try a smaller --lr or --mixed-precision no"
+            )
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler  # of the loss, in float16
             extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
@@ -255,19 +248,6 @@ class Run:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / "metrics.jsonl").unlink(missing_ok=True)
         write_text(self.folder / "recipe.json", json.dumps(self._described, indent=1) + "\n")
-
-
-def describe(recipe: Recipe, precision: str, images: str) -> dict[str, Any]:
-    """What recipe.json holds: the recipe as plain values, its method's name, and what it leaves to others.
-
-    Args:
-        recipe: the recipe.
-        precision: the mixed precision that accelerate settled on.
-        images: the fingerprint of the training images.
-    """
-    described = dataclasses.asdict(recipe)
-    method = {"name": recipe.method.name, **described["method"]}
-    return {**described, "method": method, "mixed_precision": precision, "images": images}
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -89,20 +89,14 @@ def index_batches(plan: Plan, *, seed: int, start: int, rank: int, processes: in
         yield order[first : first + share]
 
 
-def peak_learning_rate(recipe: Recipe, plan: Plan) -> float:
-    """The recipe's learning rate, scaled linearly to the images of one optimizer step."""
-    return recipe.lr * plan.batch_size * plan.accumulation / recipe.lr_batch_size
-
-
 def learning_rate(recipe: Recipe, plan: Plan, step: int, *, constant: bool = False) -> float:
     """The learning rate at an optimizer step: linear in the images per step, warmed up, then as scheduled.
 
     With `constant` it stays at its peak after the warm-up (--constant-predictor-lr).
 
-    It is computed from the step and not kept in a scheduler: one that accelerate prepares moves once per
-    process, and one that is restored can be out of step with the weights.
+    It follows from the step: a scheduler that is restored can be out of step with the weights.
     """
-    peak = peak_learning_rate(recipe, plan)
+    peak = recipe.lr * plan.batch_size * plan.accumulation / recipe.lr_batch_size
     warmup = recipe.warmup_epochs * (plan.steps_per_epoch or 0)
     if step < warmup:
         return peak * (step + 1) / math.ceil(warmup)
