@@ -120,7 +120,6 @@ def test_fewer_images_are_one_line(write, compare):
     [
         (["a"], "two evaluation folders first, not 1"),
         (["a", "a", "a"], "two evaluation folders first, not 3"),
-        (["a", "nothing"], "is no evaluation"),
         (["a", "broken"], "cannot be read"),
         (["bare", "a"], "no column 'uncertainty'"),
         (["empty", "a"], "holds no image"),

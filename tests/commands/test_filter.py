@@ -38,4 +38,3 @@ def test_bad_input_is_one_line(keep, run_command, scored):
 def test_not_scores(run_command, tmp_path):
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "x.parquet")
     assert "'kappa'" in run_command("filter", tmp_path / "x.parquet").err
-    assert "SCORES" in run_command("filter").err

@@ -48,7 +48,6 @@ def test_without_embeddings_and_without_the_photos(run_command, scored, tmp_path
 
 def test_bad_input_is_one_line(run_command, scored):
     for arguments in (
-        [],
         [scored / "scores.parquet", "--count", 0],
         [scored / "e.npy"],
         ["s.parquet", "--seed", 2**32],

@@ -286,15 +286,11 @@ def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        ([], "PATH"),
-        (["nowhere/"], "nowhere"),
         ([""], "PATH is empty"),
         (["no*.jpg"], "no file matches"),
         (["{empty}"], "no image"),
         (["{photos}"], "--model"),
         (["{photos}", "--model", "no_such_model"], "no_such_model"),
-        (["{photos}", "--output", "s.txt"], ".parquet or .csv"),
-        (["{photos}", "--output", "no/folder/s.parquet"], "no folder"),
         (["{photos}", "--gallery", "g.png"], "--gallery"),
         (["{photos}", "--embeddings", "e.csv"], "--embeddings"),
         (["{photos}", "--views", "2"], "--views"),  # κ is of one clean view
@@ -302,7 +298,6 @@ def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
         (["{photos}", "--to", "nothing"], "nothing"),
         (["{photos}", "--to-file", "x.json"], "--to"),
         (["{photos}", "--output", "{photos}/00.jpg/s.parquet"], "no folder"),
-        (["{photos}", "--modle", "x"], "--model"),
     ],
 )
 def test_bad_input_is_one_line(arguments, named, run_command, photos, tmp_path, monkeypatch):
@@ -370,13 +365,6 @@ def test_a_parquet_file_whose_name_is_no_text(run_command, small_export, shapes_
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "UTF-8" in outcome.err
-
-
-def test_a_console_without_greek(scored, tmp_path, monkeypatch):
-    with open(tmp_path / "out", "w", encoding="ascii") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        assert main(["filter", str(scored / "scores.parquet"), "--output", str(tmp_path / "f.csv")]) == 0
-    assert "\\u03ba finds" in (tmp_path / "out").read_text()
 
 
 def test_out_of_memory_is_one_line(run_command, small_export, photos, tmp_path):

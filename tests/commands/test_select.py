@@ -82,8 +82,6 @@ def test_to_another_tool(select, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        ([], "SCORES"),
-        (["no.parquet"], "no.parquet"),
         (["{scores}", "-k", "0"], "-k"),
         (["{scores}", "-k", "13", "--order", "certain"], "only 12"),
         (["{scores}", "--order", "typical"], "--embeddings"),
@@ -92,7 +90,6 @@ def test_to_another_tool(select, tmp_path, monkeypatch):
         (["{scores}", "--embeddings", "{scores}"], "cannot be read"),
         (["{wrong}"], "cannot be read"),
         (["{photos}"], "--model"),
-        (["{scores}", "--output", "x.png"], "--output"),
         (["{scores}", "--order", "best"], "best"),
         (["{scores}", "--order", "certain", "--output", "{scores}"], "written over"),
         (["{scores}", "--seed", "4294967296"], "--seed"),
