@@ -60,6 +60,24 @@ Evaluations = Annotated[tuple[str, ...], _POSITIONAL, tyro.conf.arg(metavar="A B
 _RULES = ConstructorRegistry()
 
 
+@dataclass(frozen=True)
+class DataFlags:
+    """The images to learn from, and those to measure on."""
+
+    path: str = "shapes"
+    """A Hub data set (org/name), a folder of images, parquet files or a folder of them, or `shapes`."""
+    train_split: str = "train"
+    """The split to learn from, or a part of one, such as 'train[:90%]'."""
+    split: str | None = None
+    """The split to measure on, or a part of one; by default `test` or `validation`, whichever exists."""
+    image_column: str | None = None
+    """The column that holds the images; found by its type if not given."""
+    label_column: str | None = None
+    """The column that holds the class labels; found if not given, and optional."""
+    workers: Annotated[int | None, Within(0)] = None
+    """Workers that decode images; by default one for each CPU, 16 at most."""
+
+
 def parse_flags(
     dataclass_type: type[T],
     default: T,

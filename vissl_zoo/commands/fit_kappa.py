@@ -5,64 +5,51 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from vissl_zoo.cli import parse_flags
-from vissl_zoo.commands import evaluate
-from vissl_zoo.cpu.device import take_device
+from vissl_zoo.cli import Count, DataFlags, Fraction, OptionalCount, Seed, Within, parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.run import clear_results
-from vissl_zoo.hub import export_model, render_card
-from vissl_zoo.inference import Loaded, load_model, open_tables
-from vissl_zoo.uncertainty import fit_kappa
-from vissl_zoo.uncertainty.worth import card_record, fit_figures, measure, sample, split_tables, summary
+
+if TYPE_CHECKING:
+    from vissl_zoo.inference import Loaded
 
 
 @dataclass(frozen=True)
-class Data(evaluate.Data):
-    """The images; labels are never fitted to, and only measure the result."""
-
-    train_split: str = "train"
-    """The split to fit to, or a part of one, such as 'train[:90%]'."""
-
-
-@dataclass(frozen=True)
-class Arguments:
+class Options:
     """What to fit, to what, and where the export goes."""
 
-    model: str | None = None
+    model: str = ""
     """A name of timm or of the zoo, a run or export folder, or hf-hub:ORG/NAME."""
-    data: Data = field(default_factory=Data)
-    output_dir: str | None = None
+    data: DataFlags = field(default_factory=DataFlags)
+    output_dir: str = ""
     """Where the export (config.json, model.safetensors, README.md) and its report/ go."""
     random_init: bool = False
     """Leave the backbone's weights random, for a floor to compare with."""
-    views: int = 8
+    views: Annotated[int, Within(2)] = 8
     """Augmented views of each image, 2 or more; the time is proportional to them."""
-    limit: int | None = None
+    limit: OptionalCount = None
     """Images to fit to at most, drawn by the seed; by default all."""
-    image_size: int | None = None
+    image_size: OptionalCount = None
     """Side of the views in pixels; by default what the model was trained at."""
     kappa_map: Literal["exp", "softplus"] = "exp"
     """How the κ head's output becomes positive."""
-    kappa_hidden: int | None = None
+    kappa_hidden: OptionalCount = None
     """Width of the κ head; by default the embedding's, 256 at most."""
-    steps: int = 1500
+    steps: Count = 1500
     """Steps of the fit; the best on held-out images is kept."""
-    lr: float = 1e-3
+    lr: Fraction = 1e-3
     """Learning rate of the fit."""
     exact: bool = False
     """Decode images in full and run the backbone in plain float32."""
-    report_images: int = 2000
+    report_images: Annotated[int, Within(10)] = 2000
     """Images measured on at most, for the report; neighbours are found among four times as many."""
     report: bool = True
     """Measure and draw the result; without, fit and export only."""
-    seed: int = 0
+    seed: Seed = 0
     """Of every random choice."""
 
 
 FIT_FLAGS = ("views", "kappa_map", "kappa_hidden", "steps", "lr", "exact", "seed")
-LEAST = dict(views=2, limit=1, image_size=1, kappa_hidden=1, steps=1, report_images=10, seed=0)
 
 
 def main(arguments: list[str]) -> None:
@@ -72,15 +59,25 @@ def main(arguments: list[str]) -> None:
         UserError: one line about the model, the data or a flag.
     """
     about = "Fit a κ head to how well views of unlabelled images agree; the backbone stays as it is."
-    flags = parse_flags(Arguments, Arguments(), arguments, "vissl-zoo fit-kappa", about)
-    _check(flags)
+    flags = parse_flags(Options, Options(), arguments, "vissl-zoo fit-kappa", about)
+    for name in ("model", "output_dir"):
+        if not getattr(flags, name):
+            raise UserError(f"fit-kappa needs --{name.replace('_', '-')} (see --help)")
+    from vissl_zoo.cpu.device import take_device
+    from vissl_zoo.evaluation.run import clear_results
+    from vissl_zoo.hub import export_model, render_card
+    from vissl_zoo.inference import open_tables
+    from vissl_zoo.uncertainty import fit_kappa
+    from vissl_zoo.uncertainty.worth import card_record, fit_figures, measure, sample, split_tables, summary
+
     command = shlex.join(["vissl-zoo", "fit-kappa", *arguments])
     loaded, data = _load(flags), flags.data
     columns = {"image_column": data.image_column, "label_column": data.label_column}
     train, test = open_tables(data.path, train_split=data.train_split, split=data.split, **columns)
     fit_to, apart = split_tables(train, test, flags.seed)
     fit_to = fit_to if flags.limit is None else sample(fit_to, flags.limit, flags.seed)
-    folder, report = Path(flags.output_dir), Path(flags.output_dir) / "report"
+    folder = Path(flags.output_dir)
+    report = folder / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         clear_results(report)  # of another fit
@@ -108,21 +105,9 @@ def main(arguments: list[str]) -> None:
     print(f"export: {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
 
 
-def _check(flags: Arguments) -> None:
-    for name in ("model", "output_dir"):
-        if getattr(flags, name) is None:
-            raise UserError(f"fit-kappa needs --{name.replace('_', '-')} (see --help)")
-    for name, least in LEAST.items():
-        value = getattr(flags, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    if flags.seed >= 2**32:
-        raise UserError(f"--seed must be below 2**32, not {flags.seed}")
-    if not 0 < flags.lr < 1:
-        raise UserError(f"--lr must be between 0 and 1, not {flags.lr}")
+def _load(flags: Options) -> Loaded:
+    from vissl_zoo.inference import load_model
 
-
-def _load(flags: Arguments) -> Loaded:
     loaded = load_model(flags.model, random_init=flags.random_init, image_size=flags.image_size)
     prototypes = getattr(loaded.model, "prototype_head", None)
     if prototypes is not None and prototypes.bottleneck_dim != loaded.model.num_features:

@@ -7,18 +7,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from vissl_zoo.cli import parse_flags
+from vissl_zoo.cli import Run, parse_flags
 from vissl_zoo.errors import UserError
-from vissl_zoo.hub.card import read_record
-from vissl_zoo.hub.export import find_export
-from vissl_zoo.hub.repository import full_branch, read_evaluation, write_repository
-from vissl_zoo.hub.upload import check_repo_id, push, require_token
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Options:
     """What is published, and where."""
 
+    run: Run = ""
+    """A run folder or an export folder."""
     repo_id: str = ""
     """The repository, ORG/NAME. It is made if it does not exist."""
     dry_run: bool = False
@@ -45,16 +43,18 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: one line about the run, a flag, the token or the Hub.
     """
-    run = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    about = "RUN is a run folder or an export folder."
-    rest = arguments if run is None else arguments[1:]
-    flags = parse_flags(Arguments, Arguments(), rest, "vissl-zoo publish RUN", about)
-    if run is None:
+    flags = parse_flags(Options, Options(), arguments, "vissl-zoo publish", "Publish a run or an export.")
+    if not flags.run:
         raise UserError("publish needs a run folder or an export folder first (see --help)")
     if not flags.repo_id:
         raise UserError("--repo-id ORG/NAME is missing")
+    from vissl_zoo.hub.card import read_record
+    from vissl_zoo.hub.export import find_export
+    from vissl_zoo.hub.repository import full_branch, read_evaluation, write_repository
+    from vissl_zoo.hub.upload import check_repo_id, push, require_token
+
     check_repo_id(flags.repo_id)
-    export = find_export(run)
+    export = find_export(flags.run)
     evaluation = None if flags.evaluation is None else read_evaluation(flags.evaluation)
     if not flags.dry_run:
         require_token()
