@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from vissl_zoo.data import open_images
-from vissl_zoo.data.decode import BadImage, decode, image_size, open_image, to_rgb, why_unreadable
+from vissl_zoo.data.decode import BadImage, decode, encoded_size, open_image, to_rgb, why_unreadable
 from vissl_zoo.errors import UserError
 
 BLACK, RED = (0, 0, 0), (255, 0, 0)
@@ -43,7 +43,7 @@ def test_exif_orientation(encode, orientation, file_format):
     image, size = decode(encoded)
     expected = UPRIGHT[orientation](stored)
     np.testing.assert_array_equal(np.asarray(image), expected)
-    assert size == image_size(encoded) == expected.shape[:2]
+    assert size == encoded_size(encoded) == expected.shape[:2]
     np.testing.assert_array_equal(np.asarray(to_rgb(image)), expected)  # not turned a second time
 
 
@@ -60,7 +60,7 @@ def test_orientation_6_shows_the_stored_left_column_at_the_top(encode):
 
 def test_a_damaged_exif_block_costs_the_orientation_only(encode):
     encoded = encode(np.zeros((2, 3, 3), dtype=np.uint8), "JPEG", exif=b"Exif\0\0not a TIFF header")
-    assert decode(encoded)[1] == image_size(encoded) == (2, 3)
+    assert decode(encoded)[1] == encoded_size(encoded) == (2, 3)
 
 
 def test_a_tag_that_cannot_be_written_does_not_keep_a_photo_from_being_turned(encode):

@@ -13,7 +13,8 @@ import pytest
 import torch
 from datasets import Features, Image, IterableDataset
 
-from vissl_zoo.data import ImageTable, canvas_size, open_images, open_store, open_stream
+from vissl_zoo.data import ImageStream, ImageTable, canvas_size, open_images, open_store, open_stream, sources
+from vissl_zoo.data.shapes import shapes
 from vissl_zoo.errors import UserError
 
 IMAGE = Features(img=Image())
@@ -129,11 +130,11 @@ def test_the_order_follows_from_the_seed_alone(ninety):
     assert take(stream(ninety, seed=4), 9) != order
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_see_together_what_one_sees(ninety, processes):
-    alone = take(stream(ninety), 16)
-    shares = [take(stream(ninety), 16, rank=rank, processes=processes) for rank in range(processes)]
-    assert [flat(parts) for parts in zip(*shares, strict=True)] == alone
+def test_processes_see_together_what_one_sees(ninety):
+    alone = take(stream(ninety), 9)
+    for processes in (2, 3):
+        shares = [take(stream(ninety), 9, rank=rank, processes=processes) for rank in range(processes)]
+        assert [flat(parts) for parts in zip(*shares, strict=True)] == alone
 
 
 def test_positions_count_within_the_pass(ninety):
@@ -143,15 +144,17 @@ def test_positions_count_within_the_pass(ninety):
     assert positions == [list(range(12 * n + 4, 12 * n + 8)) for n in (*range(7), 0)]
 
 
-@pytest.mark.parametrize("start", [1, 2, 6, 7, 8, 13, 16, 30])
-def test_start_skips_exactly_and_decodes_nothing_on_the_way(ninety, start, monkeypatch):
-    whole = take(stream(ninety), 34)
-    opened, decoded = stream(ninety), []
-    open_one = type(opened)._open
-    monkeypatch.setattr(type(opened), "_open", lambda *args: decoded.append(1) or open_one(*args))
-    assert take(opened, 3, start=start) == whole[start : start + 3]
-    assert take(opened, 3, start=start) == whole[start : start + 3]  # now that the length is known
-    assert len(decoded) <= 2 * 12 * (3 + 4 + 1)
+def test_start_skips_exactly_and_decodes_nothing_on_the_way(ninety, monkeypatch):
+    whole, decoded = take(stream(ninety), 34), []
+    open_one = ImageStream._open
+    monkeypatch.setattr(ImageStream, "_open", lambda *args: decoded.append(1) or open_one(*args))
+    for start in (1, 6, 7, 13, 30):
+        opened = stream(ninety)
+        decoded.clear()
+        assert take(opened, 3, start=start) == whole[start : start + 3]
+        assert len(decoded) <= 12 * (3 + 4 + 1)
+        if start in (7, 30):  # now that the length is known
+            assert take(opened, 3, start=start) == whole[start : start + 3]
 
 
 def test_a_small_buffer_keeps_what_it_draws_from(write_shards):
@@ -176,13 +179,9 @@ def test_corrupt_images_are_replaced_alike_on_every_layout(write_shards, caplog)
     assert len(opened.bad) == len(bad)  # each once, in three passes
     assert opened.bad[0].name.startswith("image ")
     assert any("left out 4 of 90 images that cannot be read" in message for message in caplog.messages)
-    for processes in (2, 3):
-        shares = [
-            take(stream(folder, max_bad_fraction=0.2), 21, rank=rank, processes=processes)
-            for rank in range(processes)
-        ]
-        assert [flat(parts) for parts in zip(*shares, strict=True)] == alone
-    for start in (1, 6, 9, 15):
+    shares = [take(stream(folder, max_bad_fraction=0.2), 21, rank=rank, processes=3) for rank in range(3)]
+    assert [flat(parts) for parts in zip(*shares, strict=True)] == alone
+    for start in (6, 15):
         assert take(stream(folder, max_bad_fraction=0.2), 4, start=start) == alone[start : start + 4]
 
 
@@ -251,18 +250,19 @@ def test_a_file_that_is_damaged_inside(tmp_path, picture, write_parquet):
     "options",
     [{"buffer": 0}, {"workers": -1}, {"seed": -1}],
 )
-def test_options_out_of_range(ninety, options):
+def test_options_out_of_range(options):
     with pytest.raises(ValueError, match="must be positive, workers"):
-        stream(ninety, **options)
+        stream("never opened", **options)
 
 
 @pytest.mark.parametrize(
     "batch_size, options",
     [(0, {}), (12, {"rank": 1}), (12, {"processes": 5}), (12, {"rank": -1}), (12, {"start": -1})],
 )
-def test_shares_that_do_not_fit(ninety, batch_size, options):
+def test_shares_that_do_not_fit(write_images, batch_size, options):
+    opened = stream(write_images({"a.png": 1}))
     with pytest.raises(ValueError, match="cannot share"):
-        stream(ninety).batches(batch_size, **options)  # at once, not at the first batch
+        opened.batches(batch_size, **options)  # at once, not at the first batch
 
 
 @pytest.fixture
@@ -353,9 +353,10 @@ def test_ctrl_c_does_not_wait_for_the_buffer_to_fill(hub, numbered):
     assert not threads()
 
 
-def test_the_embedded_data():
+def test_the_embedded_data(monkeypatch):
+    monkeypatch.setattr(sources, "_draw_shapes", lambda split: shapes(split, count=200))
     opened = stream("shapes", 32, split="test")
-    assert (opened.length, opened.canvas) == (2048, (32, 32))
+    assert (opened.length, opened.canvas) == (200, (32, 32))
     batches = opened.batches(64)
     batch = next(batches)
     batches.close()

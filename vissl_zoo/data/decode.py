@@ -94,7 +94,7 @@ def decode(
     return rgb, size or (rgb.height, rgb.width)
 
 
-def image_size(source: bytes | str | os.PathLike) -> tuple[int, int]:
+def encoded_size(source: bytes | str | os.PathLike) -> tuple[int, int]:
     """The upright (height, width) in pixels of an encoded image, from its header alone where that is safe."""
     with _open(source) as image:
         if image.format != "TIFF":

@@ -31,14 +31,22 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that can be opened: the splits it has, and how to load and to identify one of them."""
+    """A data set that can be opened: the splits it has, and how to load and to identify one of them.
+
+    Attributes:
+        path: what was typed.
+        splits: names of the splits.
+        load: gives a split as a Dataset.
+        fingerprint: of a split and its Dataset; it changes when the data change.
+        root: the folder against which file names are shown.
+        stream: as `load`, but it gives an IterableDataset; None where `load` finds the rows without reading them.
+    """
 
     path: str
     splits: tuple[str, ...]
     load: Callable[[str], datasets.Dataset]
-    fingerprint: Callable[[str, datasets.Dataset], str]  # changes when the split's data change
-    root: Path | None = None  # the folder against which file names are shown
-    # As `load`, for data that should be read row by row; None where `load` finds the rows without reading them.
+    fingerprint: Callable[[str, datasets.Dataset], str]
+    root: Path | None = None
     stream: Callable[[str], datasets.IterableDataset] | None = None
 
     def find_split(self, name: str) -> str:
@@ -47,6 +55,18 @@ class Source:
             if candidate in self.splits:
                 return candidate
         raise UserError(f'{self.path}: no split "{name}"; it has {", ".join(self.splits)}')
+
+
+def find_source(path: str) -> Source:
+    """Resolve `path` as `open_images` documents it, reading no image; UserError when it names nothing."""
+    if path == "shapes":
+        return Source("shapes", ("train", "test"), _draw_shapes, _content_fingerprint)
+    local = find_local_files(path)
+    if local is not None:
+        return _local(path, local)
+    if _HUB_ID.fullmatch(path):
+        return _hub(path)
+    raise UserError(f"{path}: neither a file nor a folder here, nor a Hub data set id (org/name)")
 
 
 def read_value(
@@ -83,18 +103,6 @@ def _encoded(value: dict | bytes | None, root: Path | None) -> bytes | Path:
         with fsspec.open(path, "rb") as file:
             return file.read()
     return (root or Path()) / path
-
-
-def find_source(path: str) -> Source:
-    """Resolve `path` as `open_images` documents it, reading no image; UserError when it names nothing."""
-    if path == "shapes":
-        return Source("shapes", ("train", "test"), _draw_shapes, _content_fingerprint)
-    local = find_local_files(path)
-    if local is not None:
-        return _local(path, local)
-    if _HUB_ID.fullmatch(path):
-        return _hub(path)
-    raise UserError(f"{path}: neither a file nor a folder here, nor a Hub data set id (org/name)")
 
 
 def open_rows(
@@ -259,11 +267,10 @@ def _content_fingerprint(split: str, dataset: datasets.Dataset) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without `datasets`' progress bars, leaving the caller's own setting as it was."""
-    if datasets.are_progress_bars_disabled():
-        yield
-        return
+    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.enable_progress_bars()
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""Batches from data too large to download or to index: shuffled while they are read, on every process alike.
+"""Batches from data too large to hold, to download or to index: shuffled while they are read, on every process alike.
 
 Every process walks the same shuffled rows and decodes only its own slots of each global batch. Handing each
 process shards of its own would read every byte once, but shards differ in length: one process then runs dry
@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -23,8 +22,7 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from vissl_zoo.data.canvas import PROBES, Batch, choose_canvas, fit_to_canvas
-from vissl_zoo.data.decode import BadImage, decode, default_workers, why_unreadable
-from vissl_zoo.data.decode import image_size as image_size_of
+from vissl_zoo.data.decode import BadImage, decode, default_workers, encoded_size, why_unreadable
 from vissl_zoo.data.slices import split_name
 from vissl_zoo.data.sources import find_source, open_rows, read_value
 from vissl_zoo.data.table import ImageTable
@@ -80,19 +78,22 @@ def open_stream(
     return ImageStream(source.path, source.root, rows, *options)
 
 
-@dataclass(eq=False)
-class _Part:
+class _Row(NamedTuple):
+    """An image that is not yet decoded: what to call it, and what the data set holds of it."""
+
+    name: str
+    value: dict | bytes | None
+
+
+class _Part(NamedTuple):
     """This process's share of one global batch."""
 
     number: int  # of the pass
     batch: int  # within the pass
     position: int  # of its first image within the pass
-    rows: list[tuple[str, Any]]  # each image's name, and the image as the data set holds it
-    wanted: bool  # False: kept only because an image may stand in for a corrupt one of a later batch
-    pixels: np.ndarray | None = None  # uint8 (share, 3, H, W)
-    sizes: np.ndarray | None = None  # int64 (share, 2)
-    # Each task returns its corrupt images as (slot, BadImage).
-    decoding: list[Future] = field(default_factory=list)
+    rows: list[_Row]
+    # Lists of images; none of a batch before the first that is asked for, whose rows may have to stand in.
+    decoding: list[Future]
 
 
 class ImageStream:
@@ -125,8 +126,8 @@ class ImageStream:
         self.bad = self._tally.images
         self._met = 0  # images that this process has tried to decode
         self.length: int | None = len(rows) if isinstance(rows, datasets.Dataset) else None
-        first = islice(self._values(rows.iter(PROBES), Event()), PROBES)
-        self.canvas = choose_canvas(first, partial(self._open, image_size_of, ""), image_size)
+        first = (_Row("", value) for value in islice(self._values(rows.iter(PROBES), Event()), PROBES))
+        self.canvas = choose_canvas(first, partial(self._open, encoded_size), image_size)
 
     def __len__(self) -> int:
         if self.length is None:
@@ -158,41 +159,42 @@ class ImageStream:
 
     def _batches(self, batch_size: int, rank: int, share: int, start: int) -> Iterator[Batch]:
         closed = Event()
-        parts = self._parts(batch_size, rank, share, start, closed)
+        groups = self._groups(batch_size, start, closed)
         decoders = ThreadPoolExecutor(self._workers, "stream-decode")
         # A task for each batch, not a thread that runs on: an iterator left unclosed must not keep the
         # interpreter from ending.
         reader = ThreadPoolExecutor(1, "stream-read")
 
         def read() -> _Part:
-            part = next(parts)
-            if part.wanted:
-                part.pixels = np.empty((share, 3, *self.canvas), dtype=np.uint8)
-                part.sizes = np.empty((share, 2), dtype=np.int64)
-                slots = (range(first, min(first + _TASK, share)) for first in range(0, share, _TASK))
-                part.decoding = [decoders.submit(self._decode, part, chunk) for chunk in slots]
-            return part
+            number, batch, group, wanted = next(groups)
+            mine = group[rank * share : (rank + 1) * share]
+            chunks = range(0, share if wanted else 0, _TASK)
+            decoding = [decoders.submit(self._decode, mine[i : i + _TASK]) for i in chunks]
+            return _Part(number, batch, batch * batch_size + rank * share, mine, decoding)
 
-        behind, ahead = deque(maxlen=_REACH), deque(reader.submit(read) for _ in range(_AHEAD))
+        behind, ahead = deque(maxlen=_REACH), deque()
         try:
+            ahead.extend(reader.submit(read) for _ in range(_AHEAD))
             while True:
                 part = ahead.popleft().result()
                 ahead.append(reader.submit(read))
                 if behind and part.number > behind[-1].number:
                     self._tally.report(self._total)
-                if part.wanted:
+                if part.decoding:
                     yield self._finish(part, behind, ahead)
-                part.pixels = part.sizes = None
-                behind.append(part)
+                behind.append(part._replace(decoding=[]))
         finally:
             closed.set()
             for pool in (reader, decoders):
                 pool.shutdown(cancel_futures=True)
-            parts.close()
+            groups.close()
             self._tally.report(self._total)
 
-    def _parts(self, batch_size: int, rank: int, share: int, start: int, closed: Event) -> Iterator[_Part]:
-        """Endless parts of this process, from up to `_REACH` unwanted ones before batch `start` on."""
+    def _groups(
+        self, batch_size: int, start: int, closed: Event
+    ) -> Iterator[tuple[int, int, list[_Row], bool]]:
+        """(pass, number in it, rows, whether it is wanted) of global batches for ever, from up to `_REACH` unwanted
+        ones before batch `start` on."""
         number = 0
         while True:
             if self.length is not None:
@@ -207,21 +209,19 @@ class ImageStream:
                     group = list(islice(rows, batch_size))
                     if len(group) < batch_size:
                         break
-                    mine = group[rank * share : (rank + 1) * share]
-                    position = batch * batch_size + rank * share
-                    yield _Part(number, batch, position, mine, wanted=batch >= start)
+                    yield number, batch, group, batch >= start
             # `length` is known now. If `start` lies beyond it, the next turn goes to the pass that holds it.
             if start < self.length // batch_size:
                 number, start = number + 1, 0
 
-    def _walk(self, number: int, skip: int, closed: Event) -> Iterator[tuple[str, Any]]:
-        """The name and the encoded image of each row of pass `number` in its order, after the first `skip`."""
+    def _walk(self, number: int, skip: int, closed: Event) -> Iterator[_Row]:
+        """The rows of pass `number` in its order, after the first `skip`."""
         rng = np.random.default_rng([self._seed, number])
         if isinstance(self._rows, datasets.Dataset):
             order = rng.permutation(len(self._rows))[skip:]
             tables = (self._rows[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK))
             for row, value in zip(order, self._values(tables, closed), strict=True):
-                yield f"row {row}", value
+                yield _Row(f"row {row}", value)
             return
         shards = rng.permutation(self._rows.n_shards).tolist()
         opened = (split_dataset_by_node(self._rows, i, len(shards)).iter(_CHUNK) for i in shards)
@@ -229,7 +229,7 @@ class ImageStream:
         position = -1
         for position, value in enumerate(_shuffled(rows, self._buffer, rng)):
             if position >= skip:
-                yield f"image {position} of pass {number}", value
+                yield _Row(f"image {position} of pass {number}", value)
         self.length = position + 1
 
     def _values(self, tables: Iterator, closed: Event) -> Iterator:
@@ -244,24 +244,21 @@ class ImageStream:
             yield from table.column(0).to_pylist()
         raise CancelledError
 
-    def _decode(self, part: _Part, slots: Iterable[int]) -> list[tuple[int, BadImage]]:
-        failed = []
-        for slot in slots:
+    def _decode(self, rows: Iterable[_Row]) -> list[tuple[np.ndarray, tuple[int, int]] | BadImage]:
+        """(uint8 (3, H, W), original (height, width)) of each image that can be read."""
+        images = []
+        for row in rows:
             try:
-                part.pixels[slot], part.sizes[slot] = self._read(part, slot)
+                image, size = self._open(partial(decode, shape=self.canvas), row)
+                images.append((fit_to_canvas(image, self.canvas), size))
             except BadImage as error:
-                failed.append((slot, error))
-        return failed
+                images.append(error)
+        return images
 
-    def _read(self, part: _Part, slot: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """(uint8 (3, H, W), original (height, width)) of one image; raises BadImage."""
-        image, size = self._open(partial(decode, shape=self.canvas), *part.rows[slot])
-        return fit_to_canvas(image, self.canvas), size
-
-    def _open(self, how: Callable[..., Any], name: str, value: dict | bytes | None) -> Any:
-        content = value if isinstance(value, dict) else {"bytes": value}
-        row = hash(content.get("bytes") or content.get("path") or name)  # the same in every pass
-        return read_value(how, value, self._root, row, name)
+    def _open(self, how: Callable[..., Any], row: _Row) -> Any:
+        content = row.value if isinstance(row.value, dict) else {"bytes": row.value}
+        number = hash(content.get("bytes") or content.get("path") or row.name)  # the same in every pass
+        return read_value(how, row.value, self._root, number, row.name)
 
     def _finish(self, part: _Part, behind: Iterable[_Part], ahead: Iterable[Future]) -> Batch:
         """The decoded part, its corrupt images replaced by those in the same slots of batches close by.
@@ -269,25 +266,27 @@ class ImageStream:
         The same slot, so that two of a batch never get the same image; another batch, so that it is not in this
         one already; and at most `_REACH` away, so that whoever resumes at this batch has read it too.
         """
-        failed = [image for task in part.decoding for image in task.result()]
-        indices = part.position + np.arange(len(part.rows), dtype=np.int64)
-        self._met += len(indices)
-        near = [*behind, *(task.result() for task in islice(ahead, _REACH))] if failed else []
+        images = [image for task in part.decoding for image in task.result()]
+        indices = part.position + np.arange(len(images), dtype=np.int64)
+        self._met += len(images)
+        bad = [slot for slot, image in enumerate(images) if isinstance(image, BadImage)]
+        near = [*behind, *(task.result() for task in islice(ahead, _REACH))] if bad else []
         near = [other for other in near if other.number == part.number]
         near.sort(key=lambda other: abs(other.batch - part.batch))
-        for slot, error in failed:
-            self._tally.add(error)
+        for slot in bad:
+            self._tally.add(images[slot])
             for other in near:
-                try:
-                    part.pixels[slot], part.sizes[slot] = self._read(other, slot)
-                    indices[slot] = other.position + slot
+                (image,) = self._decode([other.rows[slot]])
+                if not isinstance(image, BadImage):
+                    images[slot], indices[slot] = image, other.position + slot
                     break
-                except BadImage as another:
-                    self._tally.add(another)
+                self._tally.add(image)
             else:
-                raise UserError(f"{self.path}: {error}; no batch close by has an image to stand in for it")
+                what = "no batch close by has an image to stand in for it"
+                raise UserError(f"{self.path}: {images[slot]}; {what}")
         self._tally.check(self._total, at_least=min(_JUDGED, self.length or _JUDGED))
-        return Batch(*map(torch.from_numpy, (part.pixels, part.sizes, indices)))
+        pixels, sizes = zip(*images, strict=True)
+        return Batch(torch.from_numpy(np.stack(pixels)), torch.tensor(sizes), torch.from_numpy(indices))
 
     @property
     def _total(self) -> int:

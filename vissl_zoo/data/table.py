@@ -12,7 +12,7 @@ from datasets import Dataset, Image
 from PIL.Image import Image as PILImage
 
 from vissl_zoo.data import columns
-from vissl_zoo.data.decode import decode, image_size
+from vissl_zoo.data.decode import decode, encoded_size
 from vissl_zoo.data.slices import sliced_rows, split_name
 from vissl_zoo.data.sources import Source, find_source, read_value, shown_name
 from vissl_zoo.errors import UserError
@@ -156,7 +156,7 @@ class ImageTable:
 
     def size(self, row: int) -> tuple[int, int]:
         """The upright (height, width) in pixels, from the file's header; raises BadImage."""
-        return self._read(row, image_size)
+        return self._read(row, encoded_size)
 
     def column(self, name: str) -> np.ndarray | None:
         """The values (N,) of another column, such as "ambiguity"; None when there is none of that name."""
