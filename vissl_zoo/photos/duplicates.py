@@ -23,13 +23,11 @@ class Groups(NamedTuple):
         group: (N,) int64, the number of an image's group, the largest group 0; -1 for an image that repeats none.
         kept: (N,) bool, True for the one of each group, and for those that were compared and repeat none.
         cosine: (N,) float64 with the kept one of the group (1 for itself); NaN without a group.
-        representative: (N,) int64, the row of the kept one; an image without a group is its own.
     """
 
     group: np.ndarray
     kept: np.ndarray
     cosine: np.ndarray
-    representative: np.ndarray
 
     def members(self, number: int) -> np.ndarray:
         """The rows of a group, the kept one first and then the most similar to it."""
@@ -63,10 +61,9 @@ def find_duplicates(
             _assign(points, chunk, leaders, keeper, best, limit)
     repeats = np.flatnonzero(keeper >= 0)
     kept, cosine = np.isin(np.arange(count), order), np.full(count, np.nan)
-    representative, group = np.arange(count), np.full(count, -1)
+    group = np.full(count, -1)
     kept[order[repeats]] = False
     cosine[order[repeats]] = np.minimum(best[repeats], 1)
-    representative[order[repeats]] = order[keeper[repeats]]
     leaders, member, sizes = np.unique(keeper[repeats], return_inverse=True, return_counts=True)
     number = np.empty(len(leaders), dtype=np.int64)
     number[np.argsort(-sizes, kind="stable")] = np.arange(
@@ -74,7 +71,7 @@ def find_duplicates(
     )  # equally large: the more certain first
     group[order[leaders]], cosine[order[leaders]] = number, 1.0
     group[order[repeats]] = number[member]
-    return Groups(group, kept, cosine, representative)
+    return Groups(group, kept, cosine)
 
 
 def _leaders(points: np.ndarray, rows: np.ndarray, limit: np.float32) -> np.ndarray:

@@ -7,6 +7,7 @@ which is also where TypiClust comes from); with many labels it is the other way 
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,6 @@ Order = Literal["typical", "diverse", "uncertain", "certain"]
 MOST_CLUSTERS = 500  # as in TypiClust: more clusters than that are tiny, and k-means is slow
 SMALL_BUDGET = 50  # up to so many clusters k-means looks at all images in every step
 NEIGHBOURS = 20  # as in TypiClust
-_BLOCK = 1024
 
 
 def choose(
@@ -101,31 +101,23 @@ def most_typical(embeddings: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
 
 def typicality(points: np.ndarray) -> np.ndarray:
     """The inverse of each point's mean distance to its `NEIGHBOURS` nearest others: (n, F) -> (n,)."""
+    from sklearn.neighbors import NearestNeighbors
+
     neighbours = min(NEIGHBOURS, len(points) - 1)
     if neighbours == 0:
         return np.ones(1)
-    squares = (points**2).sum(axis=1)
-    mean = np.empty(len(points))
-    for start in range(0, len(points), _BLOCK):  # a block of rows at a time: a cluster may be large
-        block = slice(start, start + _BLOCK)
-        distances = np.maximum(squares[block, None] + squares - 2 * points[block] @ points.T, 0)
-        rows = np.arange(len(distances))
-        distances[rows, start + rows] = np.inf
-        nearest = np.partition(distances, neighbours - 1, axis=1)[:, :neighbours]
-        mean[block] = np.sqrt(nearest).mean(axis=1)
-    return 1 / (mean + 1e-5)
+    distances, _ = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(points).kneighbors()
+    return 1 / (distances.mean(axis=1) + 1e-5)
 
 
 def _clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The cluster (N,) of each point; clusters may turn out fewer where points are equal."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
-    distinct = len(np.unique(points, axis=0)) if len(points) <= 10_000 else len(points)
-    count = min(count, distinct)
-    if count == 1:
-        return np.zeros(len(points), dtype=np.int64)
-    if count <= SMALL_BUDGET:
-        return KMeans(count, random_state=seed).fit_predict(points)
-    size = max(1024, 3 * count)
-    means = MiniBatchKMeans(count, n_init=3, batch_size=size, random_state=seed)  # pyright: ignore[reportArgumentType]
-    return means.fit_predict(points)
+    means = KMeans(count, random_state=seed)
+    if count > SMALL_BUDGET:
+        size = max(1024, 3 * count)
+        means = MiniBatchKMeans(count, n_init=3, batch_size=size, random_state=seed)  # pyright: ignore[reportArgumentType]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fewer distinct points than clusters
+        return means.fit_predict(points)
