@@ -17,6 +17,7 @@ NUMBERS = {
     "dino": {"alignment"},
     "barlow_twins": {"alignment", "uniformity"},
     "byol": {"alignment"},
+    "vicreg": {"alignment", "uniformity"},
     "vi_simsiam": {"alignment"},
 }
 BACKBONES = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
