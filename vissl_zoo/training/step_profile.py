@@ -61,7 +61,10 @@ def write_profile(profiler: profile, folder: Path, steps: int) -> str:
     own = "self_device_time_total" if on_device else "self_cpu_time_total"
     write_text(folder / TABLE, operations.table(sort_by=own, row_limit=30))
     write_whole(folder / TRACE, lambda path: profiler.export_chrome_trace(str(path)))
-    times = {o.key: getattr(o, own) for o in operations if not o.is_user_annotation}
+    # Not what torch marks around operations: ProfilerStep*, Optimizer.step#SGD.step.
+    times = {
+        o.key: getattr(o, own) for o in operations if not o.key.startswith(("ProfilerStep", "Optimizer."))
+    }
     total = sum(times.values())
     largest = sorted(times, key=times.__getitem__, reverse=True)[:3]
     shares = ", ".join(f"{name} {times[name] / total:.0%}" for name in largest)
