@@ -28,7 +28,7 @@ from options import Options, main
 import vissl_zoo  # noqa: F401  (registers the models)
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.knn import knn
+from vissl_zoo.evaluation.neighbours import knn
 from vissl_zoo.inference import embed_all
 from vissl_zoo.methods import RECIPES
 from vissl_zoo.recipes import parse

@@ -19,8 +19,7 @@ from options import Options, main
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from vissl_zoo.evaluation.knn import MOST_NEIGHBOURS, TEMPERATURE, predict_for_every_k
-from vissl_zoo.evaluation.neighbours import nearest
+from vissl_zoo.evaluation.neighbours import MOST_NEIGHBOURS, TEMPERATURE, nearest, predict_for_every_k
 
 CLASSES = 10
 SMALL_K = 20
@@ -53,8 +52,8 @@ def measure(options: KnnOptions, report: Report) -> None:
     known = labels[:bank]
     said: dict[str, np.ndarray] = {}
 
-    def one(k: int, exact: bool = False) -> np.ndarray:
-        return vote(*nearest(asked, learnt, k, exact=exact), known).numpy()
+    def one(k: int) -> np.ndarray:
+        return vote(*nearest(asked, learnt, k), known).numpy()
 
     def every() -> np.ndarray:
         similarity, index = nearest(asked, learnt, MOST_NEIGHBOURS)
@@ -70,7 +69,6 @@ def measure(options: KnnOptions, report: Report) -> None:
         "all": every,
         "one": lambda: one(MOST_NEIGHBOURS),
         "few": lambda: one(SMALL_K),
-        "one, float32": lambda: one(MOST_NEIGHBOURS, exact=True),
         "scikit-learn": scikit,
     }
     say(f"knn: {bank:,} × {queries:,} × {width}")
@@ -102,7 +100,6 @@ def lines(seconds: dict[str, list[float]], size: str) -> list[Line]:
             "searches/s",
             speeds["one"],
             speeds["scikit-learn"],
-            float32=speeds["one, float32"],
             against=f"{with_version('scikit-learn')}, brute force",
             target=Target("≥", 2.0),
         )

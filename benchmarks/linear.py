@@ -19,7 +19,7 @@ from options import Options, main
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from vissl_zoo.evaluation.linear import LinearOptions, shuffled, train
+from vissl_zoo.evaluation.linear_classifier import LinearOptions, shuffled, train
 
 RATE = 1.6  # the paper's
 

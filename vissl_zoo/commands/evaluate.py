@@ -9,10 +9,9 @@ from pathlib import Path
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.context import Evaluation
+from vissl_zoo.evaluation.evaluation_run import evaluate, flat
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.evaluation.run import clear_results, run_protocols, write_results
-from vissl_zoo.inference import load_model, open_tables
+from vissl_zoo.inference import load_model
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class General:
     seed: int = 0
     """Of every random choice."""
     exact: bool = False
-    """Features in plain float32, the same bits in every run on a machine; slower. By default a short trial may choose
-    bfloat16 or folded weights where they are faster and agree; a close choice, such as that of k, may then fall
-    otherwise."""
+    """Decode in full and compute in plain float32, the same bits in every run on a machine; slower. By default weights
+    are folded, and where the hardware computes in bfloat16 that is used; a close choice, such as that of k, may then
+    fall otherwise."""
 
 
 # Each protocol's own options, as flags under its name: --linear.epochs and the like.
@@ -83,23 +82,25 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
         )
-    if not 0 <= flags.seed < 2**32 or (flags.image_size is not None and flags.image_size < 1):
-        raise UserError(
-            f"--seed must lie in [0, 2**32), --image-size be positive: {flags.seed}, {flags.image_size}"
-        )
-    unknown = [name for name in flags.protocols if name not in PROTOCOLS]
-    if unknown:
-        raise UserError(f"--protocols: unknown {', '.join(unknown)}; there are: {', '.join(PROTOCOLS)}")
-    evaluation = open_evaluation(model, flags)
-    options = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name in PROTOCOLS}
-    results = run_protocols(evaluation, flags.protocols, options)
-    name = f"{model} (random weights)" if flags.random_init else model
-    write_results(evaluation, results, name, shlex.join(["vissl-zoo", "evaluate", *arguments]))
-    for key, value in results.flat().items():
+    loaded = load_model(model, random_init=flags.random_init, image_size=flags.image_size)
+    loaded.model.to(take_device())
+    folder = Path(flags.output_dir or Path("evaluations") / default_name(model, flags))
+    metrics = evaluate(
+        loaded,
+        flags.data.path,
+        protocols=flags.protocols,
+        output_dir=folder,
+        seed=flags.seed,
+        exact=flags.exact,
+        command=shlex.join(["vissl-zoo", "evaluate", *arguments]),
+        **{f.name: getattr(flags.data, f.name) for f in fields(flags.data) if f.name != "path"},
+        **{f.name: getattr(flags, f.name) for f in fields(flags) if f.name in PROTOCOLS},
+    )
+    for key, value in flat({name: metrics[name] for name in PROTOCOLS if name in metrics}).items():
         print(f"{key:48} {'undefined' if value is None else value}")
-    for protocol, why in results.left_out.items():
+    for protocol, why in metrics["left_out"].items():
         print(f"left out: {protocol}: {why}")
-    print(f"\nreport: {evaluation.output_dir / 'index.html'}")
+    print(f"\nreport: {folder / 'index.html'}")
 
 
 def default_name(model: str, flags: General) -> str:
@@ -108,33 +109,3 @@ def default_name(model: str, flags: General) -> str:
     name = path.parent.name if path.name == "export" else path.name
     random = "-random" if flags.random_init else ""
     return f"{name}{random}-{Path(flags.data.path).resolve().name.removesuffix('.parquet')}"
-
-
-def open_evaluation(model: str, flags: General) -> Evaluation:
-    """Load the model and open its images; nothing is decoded yet."""
-    loaded = load_model(model, random_init=flags.random_init, image_size=flags.image_size)
-    data = flags.data
-    train, test = open_tables(
-        data.path,
-        train_split=data.train_split,
-        split=data.split,
-        image_column=data.image_column,
-        label_column=data.label_column,
-    )
-    folder = Path(flags.output_dir or Path("evaluations") / default_name(model, flags))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        clear_results(folder)
-    except OSError as error:
-        raise UserError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
-    return Evaluation(
-        loaded.model.to(take_device()),
-        loaded.heads,
-        train,
-        test,
-        loaded.image_size,
-        folder,
-        seed=flags.seed,
-        workers=flags.data.workers,
-        exact=flags.exact,
-    )

@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
         if not getattr(flags, name):
             raise UserError(f"fit-kappa needs --{name.replace('_', '-')} (see --help)")
     from vissl_zoo.cpu.device import take_device
-    from vissl_zoo.evaluation.run import clear_results
+    from vissl_zoo.evaluation.evaluation_run import clear_results
     from vissl_zoo.hub import export_model, render_card
     from vissl_zoo.inference import open_tables
     from vissl_zoo.uncertainty import fit_kappa

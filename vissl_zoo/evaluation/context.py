@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from vissl_zoo.data import ImageTable
-from vissl_zoo.inference import CentralCrop, Embedded, Views, cached_features, central_crop, embed
+from vissl_zoo.inference import CentralCrop, Embedded, Views, cached_features, central_crop, embed, embed_all
+from vissl_zoo.output import write_whole
 from vissl_zoo.views import ViewPipeline
 
 VALIDATION_SHARE = 0.2  # of the training images, for choosing what has to be chosen (App. B)
@@ -35,12 +36,13 @@ class Evaluation:
         heads: tensors of projector and predictor, or None.
         train, test: the images; `train` is None where there is no split to learn from.
         image_size: side of the images that the model sees.
-        output_dir: where figures go.
+        output_dir: where figures go; None where none are wanted.
         seed: of every random choice.
         predictions: columns (N,) of predictions.parquet, one value per test image.
         figures: (file name, caption) of the pictures drawn.
         memo: results that more than one protocol needs, by name.
         workers: threads that decode images.
+        cache: look for features on disk, and keep them there.
         exact: plain float32 everywhere, the same bits in every run on a machine.
     """
 
@@ -49,9 +51,10 @@ class Evaluation:
     train: ImageTable | None
     test: ImageTable
     image_size: int
-    output_dir: Path
+    output_dir: Path | None = None
     seed: int = 0
     workers: int | None = None
+    cache: bool = True
     exact: bool = False
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     figures: list[tuple[str, str]] = field(default_factory=list)
@@ -74,15 +77,9 @@ class Evaluation:
 
     def features(self, table: ImageTable, what: str, rows: np.ndarray | None = None) -> Embedded:
         """Features of a table's images, or of some rows (n,) of it, from the cache where it has them."""
-        return cached_features(
-            self.model,
-            table,
-            self.image_size,
-            rows=rows,
-            exact=self.exact,
-            workers=self.workers,
-            progress=what,
-        )
+        options = {"rows": rows, "exact": self.exact, "workers": self.workers, "progress": what}
+        extract = cached_features if self.cache else embed_all
+        return extract(self.model, table, self.image_size, **options)
 
     def views(self, places: np.ndarray, views: ViewPipeline | Views, what: str) -> Iterator[Embedded]:
         """Views of the test images at `places` (n,) of `test_features`, batch by batch; `what` names the work."""
@@ -124,5 +121,6 @@ class Evaluation:
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> None:
         """Write a figure as PNG and list it for the page."""
-        figure.savefig(self.output_dir / name)
-        self.figures.append((name, caption))
+        if self.output_dir is not None:
+            write_whole(self.output_dir / name, lambda path: figure.savefig(path, format="png"))
+            self.figures.append((name, caption))

@@ -1,17 +1,29 @@
-"""The pictures of a report. Matplotlib draws on files alone; no window is opened."""
+"""The pictures of an evaluation. Matplotlib draws on files alone; no window is opened."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import roc_curve
+
+from vissl_zoo.evaluation.measures import risk_coverage
 
 SURE, UNSURE, NEUTRAL = "#1b7f79", "#c8553d", "#5b6770"
+# Each score has its own colour and dash, so that curves which lie on each other are still told apart.
+STYLES = {
+    "kappa": ("κ", SURE, "-", 2.2),
+    "negative_entropy": ("negative entropy", "#7a4fa3", "-", 1.8),
+    "two_view_cosine": ("two-view cosine", "#2f6db3", "--", 1.3),
+    "knn_distance": ("similarity to neighbours", "#b8860b", "-.", 1.3),
+    "norm": ("embedding norm", NEUTRAL, (0, (1, 1.2)), 1.5),
+    "max_probability": ("max probability (knows labels)", UNSURE, (0, (5, 1.5)), 1.2),
+}
+BINS = 20
+FEWEST_IN_BIN = 10  # below that an accuracy is mostly chance, and is not drawn
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -27,17 +39,11 @@ def tidy(axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-def short_number(value: float) -> str:
-    """κ and its like as a caption under a small picture: four digits, and no exponent where it is large."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def gallery(
     certain: Sequence[tuple[Image.Image, str]],
     uncertain: Sequence[tuple[Image.Image, str]],
-    path: Path,
-    titles: tuple[str, str] = ("most certain: highest κ", "least certain: lowest κ"),
-) -> None:
+    titles: tuple[str, str],
+) -> Figure:
     """The most and the least certain images, each (image, caption), as two blocks of a contact sheet (Fig. 1)."""
     columns = 8
     rows = [-(-len(block) // columns) for block in (certain, uncertain)]
@@ -55,75 +61,84 @@ def gallery(
             thumbnail.thumbnail((224, 224))
             axes.imshow(thumbnail, interpolation="nearest" if max(thumbnail.size) < 100 else "antialiased")
             axes.set_title(caption, fontsize=7, pad=2, color=NEUTRAL)
-    figure.savefig(path)
+    return figure
 
 
-def curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and its terms, κ, and the signs of collapse against the step."""
-    terms = [k for k in ("loss", "alignment", "uniformity", "kl", "kappa_fit") if k in history[0]]
-    shares = [
-        k for k in ("embedding_std", "cosine", "teacher_entropy", "prototype_entropy") if k in history[0]
-    ]
-    steps = [line["step"] for line in history]
-    figure = new_figure(9.2, 4.8)
-    (loss, kappa), (collapse, rank) = figure.subplots(2, 2)
-    for name in terms:
-        loss.plot(steps, [line[name] for line in history], label=name, lw=1.2)
-    loss.set_title("loss and its terms", fontsize=9)
-    loss.legend(fontsize=7, frameon=False)
-    mean = np.array([line["kappa_mean"] for line in history])
-    spread = np.array([line["kappa_std"] for line in history])
-    kappa.plot(steps, mean, color=SURE, lw=1.2)
-    kappa.fill_between(steps, np.maximum(mean - spread, 0), mean + spread, color=SURE, alpha=0.2, lw=0)
-    kappa.set_title("κ, mean ± deviation", fontsize=9)
-    for name in shares:
-        collapse.plot(steps, [line[name] for line in history], label=name.replace("_", " "), lw=1.2)
-    collapse.set_title("spread of the embedding, cosine, entropies", fontsize=9)
-    collapse.legend(fontsize=7, frameon=False)
-    rank.plot(steps, [line["effective_rank"] for line in history], color=NEUTRAL, lw=1.2)
-    rank.set_title("effective rank of the embedding", fontsize=9)
-    rank.set_ylim(bottom=0)
-    for axes in (loss, kappa, collapse, rank):
-        axes.set_xlabel("step", fontsize=8)
-        tidy(axes)
-    figure.savefig(path)
-
-
-def kappa_histogram(kappa: np.ndarray, correct: np.ndarray | None, path: Path) -> None:
-    """Histogram of κ (N,), apart for images that kNN classifies correctly (N,) bool and wrongly (Fig. 9)."""
-    figure = new_figure(4.5, 2.9)
+def roc(scores: Mapping[str, np.ndarray], correct: np.ndarray, areas: Mapping[str, float]) -> Figure:
+    """ROC of each score (N,) as a test for a correct answer (N,) bool, with its AUROC in the legend."""
+    figure = new_figure(4.8, 4.6)
     axes = figure.subplots()
-    finite = np.isfinite(kappa)
-    kappa = kappa[finite].astype(np.float64)
-    correct = None if correct is None else correct[finite]
-    varied = len(kappa) and np.ptp(kappa) > 1e-5 * np.abs(kappa).max()
-    bins = np.histogram_bin_edges(kappa, bins=40) if varied else 1  # a collapsed κ is one bar
-    if correct is None:
-        axes.hist(kappa, bins, color=SURE, alpha=0.8)
-    else:
-        axes.hist(kappa[correct], bins, color=SURE, alpha=0.65, label="kNN correct")
-        axes.hist(kappa[~correct], bins, color=UNSURE, alpha=0.65, label="kNN wrong")
-        axes.legend(fontsize=8, frameon=False)
+    axes.plot([0, 1], [0, 1], color="#c9d0d5", lw=1)
+    for name, area in areas.items():
+        label, colour, dash, width = STYLES[name]
+        false, true, _ = roc_curve(correct, scores[name])
+        axes.plot(false, true, color=colour, ls=dash, lw=width, label=f"{label}  {area:.3f}")
+    axes.set_xlabel("wrong answers kept", fontsize=9)
+    axes.set_ylabel("correct answers kept", fontsize=9)
+    axes.set_aspect("equal")
+    axes.legend(fontsize=7.5, frameon=False, loc="lower right", title="AUROC", title_fontsize=8)
+    tidy(axes)
+    return figure
+
+
+def histogram(
+    kappa: np.ndarray, correct: np.ndarray | None = None, line: tuple[float, float] | None = None
+) -> Figure:
+    """κ (N,), of correct and wrong answers (N,) bool stacked, accuracy per bin, and the logistic regression's curve.
+
+    Args:
+        kappa: at least one value, all finite.
+        correct: which answers are correct; None where nobody knows.
+        line: slope and intercept of the logistic regression on κ, or None.
+    """
+    figure = new_figure(5.6, 3.4)
+    axes = figure.subplots()
+    kappa = kappa.astype(np.float64)
+    varied = np.ptp(kappa) > 1e-5 * np.abs(kappa).max()
+    middle = kappa.mean()
+    # A collapsed κ is one bar: NumPy cannot cut a range of no width into bins.
+    edges = np.linspace(kappa.min(), kappa.max(), BINS + 1) if varied else middle + np.array([-0.5, 0.5])
     axes.set_xlabel("κ", fontsize=9)
     axes.set_ylabel("images", fontsize=9)
     tidy(axes)
-    figure.savefig(path)
+    if correct is None:
+        axes.hist(kappa, edges, color=SURE, alpha=0.8)
+        return figure
+    parts, colours = [kappa[correct], kappa[~correct]], [SURE, UNSURE]
+    axes.hist(parts, edges, stacked=True, color=colours, alpha=0.45, label=["correct", "wrong"])
+    right = axes.twinx()
+    count, centres = np.histogram(kappa, edges)[0], (edges[:-1] + edges[1:]) / 2
+    filled = count >= min(FEWEST_IN_BIN, count.max())
+    accuracy = np.histogram(kappa[correct], edges)[0][filled] / count[filled]
+    right.plot(centres[filled], accuracy, color=UNSURE, marker="o", ms=3, lw=1.3, label="accuracy per bin")
+    if line is not None:
+        x = np.linspace(edges[0], edges[-1], 200)
+        curve = 0.5 * (1 + np.tanh((line[0] * x + line[1]) / 2))
+        right.plot(x, curve, color="#23292e", ls=":", lw=1.5, label="logistic regression")
+    right.set_ylim(0, 1.02)
+    right.set_ylabel("accuracy", fontsize=9)
+    right.spines["top"].set_visible(False)
+    right.tick_params(labelsize=8)
+    handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, fontsize=7.5, frameon=False, ncols=4, loc="outside upper center")
+    return figure
 
 
-def uncertainty_by_ambiguity(uncertainty: np.ndarray, ambiguity: np.ndarray, path: Path) -> None:
-    """Uncertainty (N,) against the known ambiguity (N,), with median and quartiles in ten bins."""
-    figure = new_figure(4.5, 2.9)
+def risk_against_coverage(scores: Mapping[str, np.ndarray], correct: np.ndarray) -> Figure:
+    """The error rate among the surest share of the images, by each score (N,); perfect order and chance beside them."""
+    figure = new_figure(5.2, 3.8)
     axes = figure.subplots()
-    axes.scatter(ambiguity, uncertainty, s=4, color=NEUTRAL, alpha=0.25, lw=0)
-    edges = np.quantile(ambiguity, np.linspace(0, 1, 11))
-    member = np.clip(np.searchsorted(edges, ambiguity, side="right") - 1, 0, 9)
-    filled = [b for b in range(10) if (member == b).any()]
-    centres = [ambiguity[member == b].mean() for b in filled]
-    low, middle, high = np.array([np.quantile(uncertainty[member == b], [0.25, 0.5, 0.75]) for b in filled]).T
-    axes.errorbar(
-        centres, middle, [middle - low, high - middle], color=UNSURE, marker="o", ms=4, capsize=2, lw=1.2
-    )
-    axes.set_xlabel("known ambiguity a(x)", fontsize=9)
-    axes.set_ylabel("uncertainty", fontsize=9)
+    for name, score in scores.items():
+        label, colour, dash, width = STYLES[name]
+        curve = risk_coverage(score, correct)
+        axes.plot(curve.coverage, curve.risk, color=colour, ls=dash, lw=width, label=label)
+    best = risk_coverage(correct.astype(np.float64), correct)
+    axes.plot(best.coverage, best.risk, color="#23292e", lw=1, label="perfect order")
+    axes.axhline((~correct).mean(), color="#c9d0d5", lw=1, label="no order", zorder=0)
+    axes.set_xlabel("coverage: share of images answered, the surest first", fontsize=9)
+    axes.set_ylabel("risk: share of them wrong", fontsize=9)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 1)
+    axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     tidy(axes)
-    figure.savefig(path)
+    return figure

@@ -5,11 +5,10 @@ A score is right by its order alone, so all of it goes through ranks, and ties c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import bootstrap, permutation_test, rankdata
 
 SHUFFLES = 1000  # M of App. J
 RESAMPLES = 1000
@@ -50,9 +49,9 @@ def auroc_with_p(
 ) -> Auroc | None:
     """Chance that of a correct and a wrong answer the correct one has the higher score, ties counting half (§6.3).
 
-    The p is that of App. J, (1 + #{a' >= a}) / (M + 1) over M shuffles of `correct`; the interval holds the middle 95%
-    of the AUROCs of `resamples` draws of N images with replacement (Efron's percentiles; draws that lack one of the
-    two kinds have no AUROC and are passed over).
+    The p is that of App. J, (1 + #{a' >= a}) / (M + 1) over M shuffles of `correct`, or the share of all orders where
+    these are no more than M. The interval holds the middle 95% of the AUROCs of `resamples` draws of N images with
+    replacement (Efron's percentiles; draws that lack one of the two kinds have no AUROC and are passed over).
 
     Args:
         confidence: (N,), higher is surer, finite.
@@ -74,12 +73,12 @@ def auroc_with_p(
     ranks = rankdata(confidence)  # halves at the finest: their sums are exact
     least, pairs = positives * (positives + 1) / 2, positives * negatives
     value = (ranks[correct].sum() - least) / pairs
-    sums = _shuffled_sums(ranks, correct.astype(np.float64), shuffles, seed)
-    p_value = (1 + np.count_nonzero(sums >= ranks[correct].sum())) / (shuffles + 1)
-    drawn = np.concatenate(list(_resampled_aurocs(confidence, correct, resamples, seed)))
+    p_value = _p_of_sum(ranks, correct.astype(np.float64), shuffles, seed)
+    drawn = _resampled_aurocs(confidence, correct, resamples, seed)
+    drawn = drawn[np.isfinite(drawn)]
     # Only of a tiny set can no draw at all have both kinds; then nothing narrows the interval.
     low, high = np.quantile(drawn, INTERVAL) if len(drawn) else (0.0, 1.0)
-    return Auroc(float(value), float(p_value), float(low), float(high))
+    return Auroc(float(value), p_value, float(low), float(high))
 
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
@@ -131,9 +130,7 @@ def correlation(
         return None
     x, y = (_unit(rankdata(v) if ranks else v) for v in (x, y))
     value = float(np.clip(x @ y, -1, 1))
-    shuffled = np.abs(_shuffled_sums(x, y, shuffles, seed))
-    # The same pairing summed in another order differs in the last bits, and must still count.
-    return Correlation(value, (1 + int(np.count_nonzero(shuffled >= abs(value) - 1e-12))) / (shuffles + 1))
+    return Correlation(value, _p_of_sum(x, y, shuffles, seed, two_sided=True))
 
 
 def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, seed: int = 0) -> float:
@@ -146,9 +143,7 @@ def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, see
     x, correct = _checked(x, correct)
     if np.ptp(x) == 0:
         return 1.0  # every shuffle has the same slope
-    x, y = _unit(x), correct.astype(np.float64)
-    sums = _shuffled_sums(x, y, shuffles, seed)
-    return (1 + int(np.count_nonzero(sums >= x @ y - 1e-12))) / (shuffles + 1)
+    return _p_of_sum(_unit(x), correct.astype(np.float64), shuffles, seed)
 
 
 def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,34 +162,51 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return centred / np.linalg.norm(centred)
 
 
-def _chunks(total: int, width: int) -> Iterator[int]:
-    """Sizes of the parts of `total` rows of `width` values that are held at once."""
-    size = max(1, _CELLS // width)
-    for start in range(0, total, size):
-        yield min(size, total - start)
+def _p_of_sum(x: np.ndarray, y: np.ndarray, shuffles: int, seed: int, *, two_sided: bool = False) -> float:
+    """The share of the shuffles of y at which x · y is at least as large, or as far from 0."""
+
+    def statistic(shuffled: np.ndarray, axis: int) -> np.ndarray:
+        return np.abs(shuffled @ x) if two_sided else shuffled @ x
+
+    found = permutation_test(
+        (y,),
+        statistic,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=shuffles,
+        batch=max(1, _CELLS // len(y)),
+        alternative="greater",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
-def _shuffled_sums(x: np.ndarray, y: np.ndarray, shuffles: int, seed: int) -> np.ndarray:
-    """x · shuffled y, (shuffles,)."""
-    rng = np.random.default_rng(seed)
-    found = [rng.permuted(np.tile(y, (rows, 1)), axis=1) @ x for rows in _chunks(shuffles, len(y))]
-    return np.concatenate(found)
+def _resampled_aurocs(confidence: np.ndarray, correct: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """AUROCs (resamples,) of draws of N images with replacement; NaN where a draw lacks one of the two kinds.
 
-
-def _resampled_aurocs(
-    confidence: np.ndarray, correct: np.ndarray, resamples: int, seed: int
-) -> Iterator[np.ndarray]:
-    """AUROCs of draws of N images with replacement, without sorting any: the images are sorted once, and weighed."""
-    rng = np.random.default_rng([seed, 1])  # not the shuffles' own numbers again
-    count = len(correct)
-    order = np.argsort(confidence, kind="stable")
+    No draw is sorted: the images are sorted once, and a draw gives each a weight.
+    """
+    count, order = len(correct), np.argsort(confidence, kind="stable")
     _, starts = np.unique(confidence[order], return_index=True)  # groups of equal confidence, rising
     kind = correct[order]
-    for rows in _chunks(resamples, count):
-        drawn = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+    def aurocs(drawn: np.ndarray, axis: int) -> np.ndarray:
+        rows = drawn.reshape(-1, count)
+        cells = rows + count * np.arange(len(rows))[:, None]
+        weights = np.bincount(cells.ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
         positives, negatives = (np.add.reduceat(weights * k, starts, axis=1) for k in (kind, ~kind))
         below = np.cumsum(negatives, axis=1) - negatives / 2
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        both = pairs > 0
-        yield (positives * below).sum(axis=1)[both] / pairs[both]
+        with np.errstate(invalid="ignore"):
+            return ((positives * below).sum(axis=1) / pairs).reshape(drawn.shape[:-1])
+
+    found = bootstrap(
+        (np.arange(count),),
+        aurocs,
+        vectorized=True,
+        method="percentile",
+        n_resamples=resamples,
+        batch=max(1, _CELLS // count),
+        random_state=np.random.default_rng([seed, 1]),  # not the shuffles' own numbers again
+    )
+    return found.bootstrap_distribution

@@ -1,204 +1,121 @@
-"""The nearest neighbours by cosine, exactly: all products in float32, or in bfloat16 with a proof and float32 after it.
+"""The nearest neighbours by cosine, and what they vote for (§6.1, App. B): votes are weighted by exp(s / T).
 
-In bfloat16 the m = 1.5 k + 32 best of each query are found first, and their cosines computed anew in float32. That
-none outside these m belongs among the k is then proved for each query from the norms of what rounding took away
-(Cauchy–Schwarz); a query without a proof is searched again in float32, so the result never depends on the way taken.
-The mean of the bank is subtracted before rounding: it changes no query's ranking, and embeddings of a narrow cone would
-otherwise all look alike in bfloat16.
-
-Of M similarities the m best are found among the blocks with the m highest maxima, m·16 of them, by NumPy's vectorised
-partition. On one core, m = 332, 256 queries × 50,000 × 512: torch's topk 41 ms, this 17; the product 159 ms in float32,
-30 in bfloat16.
+All k come from one sorted list of neighbours, and k is chosen on a split of the training set, never on the test set.
 """
 
 from __future__ import annotations
 
-import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vissl_zoo.speed import run_trial
-
-BLOCK = 16  # similarities of which only the maximum is looked at first
-UNIT = 2.0**-8  # rounding to bfloat16, of 8 significant bits, changes a number by at most this share of it
-WORTH_A_TRIAL = 5e9  # multiplications; below it the search takes a fraction of a second
-TRIAL_QUERIES, TRIAL_BANK = 256, 8192
-TOO_MANY = 0.3  # share of queries without a proof above which the rest is searched in float32
+TEMPERATURE = 0.07
+MOST_NEIGHBOURS = 200
+FEWEST = 5  # training images
+VALIDATION_SHARE = 0.2  # of the training set, as in the paper
+_CELLS = 2**25  # similarities held at once
 
 
-def nearest(
-    queries: Tensor, bank: Tensor, k: int, *, chunk: int = 256, bank_chunk: int = 65536, exact: bool = False
-) -> tuple[Tensor, Tensor]:
+class KNNResult(NamedTuple):
+    """kNN on N test images.
+
+    Attributes:
+        top1: fraction of the test images that are classified correctly.
+        k: neighbours that vote, chosen on the held-out training images.
+        predictions, correct: (N,).
+        share: (N,), the share of the votes that the winning class has.
+        similarity: (N,), mean cosine of each test image to its k neighbours.
+        validation_top1: (K,), accuracy on the held-out images for every k from 1 to K.
+    """
+
+    top1: float
+    k: int
+    predictions: np.ndarray
+    correct: np.ndarray
+    share: np.ndarray
+    similarity: np.ndarray
+    validation_top1: np.ndarray
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosine similarity and index (N, k) of each query's k nearest in the bank, the nearest first.
-
-    Beside its arguments it holds chunk × bank_chunk similarities, (N, 2k) candidates and half the bank: 10,000 queries
-    among a million images of width 512 stay under 4 GB, of which the bank itself is 2.
 
     Args:
         queries: (N, F), normalised here.
         bank: (M, F), normalised here, M >= k.
         k: neighbours.
-        chunk: queries compared at once.
-        bank_chunk: images of the bank that they are compared with at once.
-        exact: never go by way of bfloat16, which may rank equals differently in the last digit of float32.
     """
-    queries, bank = normalize(queries.float(), dim=1), bank.float()
-    work = len(queries) * bank.numel()
-    if (
-        exact
-        or spare(k) >= len(bank) // 2
-        or work < WORTH_A_TRIAL
-        or not _narrow_pays(queries, bank, k, chunk)
-    ):
-        return in_float32(queries, bank, k, chunk, bank_chunk)
-    return by_bfloat16(queries, bank, k, chunk, bank_chunk)
+    queries, bank = normalize(queries.float(), dim=1), normalize(bank.float(), dim=1)
+    found = [(part @ bank.T).topk(k, dim=1) for part in queries.split(max(1, _CELLS // len(bank)))]
+    return torch.cat([values for values, _ in found]), torch.cat([indices for _, indices in found])
 
 
-def spare(k: int) -> int:
-    """How many candidates are found in bfloat16 for k neighbours: with too few there is no proof, and none is free.
+def predict_for_every_k(similarity: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Predicted class (N, K) from the first 1, 2, … K neighbours.
 
-    Proved for k = 200, width 512: all of 300 queries of pure noise, among 50,000 as among a million; none of 1,000 in
-    five or ten clusters (spread .3) of 50,000, all closer than the bound, where the search goes on in float32.
+    Args:
+        similarity: (N, K), sorted, the nearest first.
+        labels: (N, K), the neighbours' classes.
+        classes: number of classes.
     """
-    return k + k // 2 + 32
+    votes = torch.zeros(len(similarity), classes, dtype=torch.float64)
+    weights = (similarity.double() / TEMPERATURE).exp()
+    predictions = torch.empty(labels.shape, dtype=torch.int64)
+    # A vote can only raise its own class, so the leader is found without a look at the others. Of equals the lower
+    # class leads, as `argmax` has it.
+    leader, most = torch.full((len(labels),), classes), torch.full((len(labels),), -torch.inf).double()
+    for k, (label, weight) in enumerate(zip(labels.unbind(1), weights.unbind(1), strict=True)):
+        raised = votes.gather(1, label[:, None])[:, 0] + weight
+        votes.scatter_(1, label[:, None], raised[:, None])
+        leads = (raised > most) | ((raised == most) & (label < leader))
+        leader, most = torch.where(leads, label, leader), torch.where(leads, raised, most)
+        predictions[:, k] = leader
+    return predictions
 
 
-def in_float32(queries: Tensor, bank: Tensor, k: int, chunk: int, bank_chunk: int) -> tuple[Tensor, Tensor]:
-    """`nearest` of normalised queries, straight."""
-    values, indices = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(bank), bank_chunk):
-        part = normalize(bank[start : start + bank_chunk], dim=1)
-        found = [_best(q @ part.T, k) for q in queries.split(chunk)]
-        values, indices = _merge(values, indices, found, start, k)
-    return _sorted(values, indices, k)
+def largest_share(similarity: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Share (N,) of the votes that the winning class has, of neighbours' cosines and classes (N, k)."""
+    names, numbered = np.unique(labels, return_inverse=True)
+    # Only ratios count, and the largest exponent is then 0.
+    weights = np.exp((similarity - similarity[:, :1]).astype(np.float64) / TEMPERATURE)
+    cells = numbered.reshape(labels.shape) + len(names) * np.arange(len(labels))[:, None]
+    votes = np.bincount(cells.ravel(), weights.ravel(), minlength=labels.shape[0] * len(names))
+    return votes.reshape(len(labels), len(names)).max(axis=1) / weights.sum(axis=1)
 
 
-def by_bfloat16(queries: Tensor, bank: Tensor, k: int, chunk: int, bank_chunk: int) -> tuple[Tensor, Tensor]:
-    """`nearest` of normalised queries by way of bfloat16."""
-    candidates = _Candidates(bank, spare(k), chunk, bank_chunk)
-    values, indices = [], []
-    plain = False
-    for part in queries.split(8 * chunk):
-        if plain:
-            found = in_float32(part, bank, k, chunk, bank_chunk)
-        else:
-            *found, proved = candidates.nearest(part, k)
-            if not proved.all():
-                again = ~proved
-                for old, new in zip(found, in_float32(part[again], bank, k, chunk, bank_chunk), strict=True):
-                    old[again] = new
-                plain = bool(again.float().mean() > TOO_MANY)
-        values.append(found[0])
-        indices.append(found[1])
-    return torch.cat(values), torch.cat(indices)
+def knn(
+    bank: np.ndarray, bank_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray, *, seed: int = 0
+) -> KNNResult:
+    """Top-1 accuracy of the queries, k in 1…200 chosen on a fifth of the bank held out from the rest.
 
+    Args:
+        bank: training embeddings (M, F).
+        bank_labels: classes (M,), any integers.
+        queries: test embeddings (N, F).
+        query_labels: classes (N,).
+        seed: of the choice of the held-out fifth.
 
-class _Candidates:
-    """A bank (M, F) in bfloat16, its mean taken away, in which the m best of a query are found roughly."""
-
-    def __init__(self, bank: Tensor, m: int, chunk: int, bank_chunk: int):
-        self._bank, self._m, self._chunk, self._bank_chunk = bank, m, chunk, bank_chunk
-        self._inverse = 1 / torch.linalg.vector_norm(bank, dim=1).clamp_min(1e-12)  # (M,)
-        self._mean = (self._inverse @ bank) / len(bank)  # (F,)
-        self._narrow = torch.empty(bank.shape, dtype=torch.bfloat16)
-        longest, lost = 0.0, 0.0  # of the centred bank: norm, and norm of what rounding takes away
-        for start in range(0, len(bank), 8192):
-            part = slice(start, start + 8192)
-            centred = bank[part] * self._inverse[part, None] - self._mean
-            self._narrow[part] = centred
-            longest = max(longest, torch.linalg.vector_norm(centred, dim=1).max().item())
-            rest = centred.sub_(self._narrow[part])
-            lost = max(lost, torch.linalg.vector_norm(rest, dim=1).max().item())
-        self._longest, self._lost = longest, lost
-
-    def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cosines and indices (N, k), sorted, and whether these are proved to be the k nearest (N,)."""
-        narrow = queries.to(torch.bfloat16)
-        rough, indices = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
-        for start in range(0, len(self._narrow), self._bank_chunk):
-            part = self._narrow[start : start + self._bank_chunk].T
-            found = [_best(q @ part, self._m) for q in narrow.split(self._chunk)]
-            rough, indices = _merge(rough, indices, found, start, self._m)
-        values, places = self._cosines(queries, indices).topk(k, dim=1)
-        # A cosine less the query's product with the mean is what was rounded: |that - rough| <= error.
-        worst = rough.amin(dim=1)
-        query_lost = torch.linalg.vector_norm(queries - narrow.float(), dim=1)
-        summation = queries.shape[1] * 2.0**-23  # F terms added up in float32
-        error = query_lost * self._longest + (1 + UNIT) * self._lost + summation * (1 + self._longest)
-        proved = values[:, -1] - queries @ self._mean >= worst + 1.01 * UNIT * worst.abs() + error
-        return values, indices.gather(1, places), proved
-
-    def _cosines(self, queries: Tensor, indices: Tensor) -> Tensor:
-        """Cosines (N, m) in float32 of each query with its candidates, whose rows are never copied."""
-        count, m = indices.shape
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse")  # torch calls them a beta feature
-            pattern = torch.sparse_csr_tensor(
-                torch.arange(0, count * m + 1, m),
-                indices.flatten(),
-                torch.zeros(count * m),
-                size=(count, len(self._bank)),
-                check_invariants=False,
-            )
-            products = torch.sparse.sampled_addmm(pattern, queries, self._bank.T, beta=0.0).values()
-        return products.view(count, m) * self._inverse[indices]
-
-
-def _best(scores: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """The m highest (N, m) of scores (N, M) in float32, in no order, and their columns; all where M <= m."""
-    width = scores.shape[1]
-    if width <= m:
-        return scores.float(), torch.arange(width).expand(len(scores), -1)
-    length = width // BLOCK
-    if length < 2 * m:
-        values = scores.float()
-        columns = _highest(values, m)
-        return values.gather(1, columns), columns
-    # Block b is the columns b, b + length, …: a maximum over them is taken for many blocks at once.
-    maxima = scores[:, : BLOCK * length].view(len(scores), BLOCK, length).amax(1).float()
-    blocks = _highest(maxima, m)
-    columns = (blocks[:, None, :] + length * torch.arange(BLOCK)[:, None]).flatten(1)
-    rest = torch.arange(BLOCK * length, width).expand(len(scores), -1)
-    columns = torch.cat([columns, rest], dim=1)
-    values = scores.gather(1, columns).float()
-    kept = _highest(values, m)
-    return values.gather(1, kept), columns.gather(1, kept)
-
-
-def _highest(values: Tensor, m: int) -> Tensor:
-    """Columns (N, m) of the m highest of each row, in no order."""
-    width = values.shape[1]
-    return torch.from_numpy(np.argpartition(values.numpy(), width - m, axis=1)[:, width - m :])
-
-
-def _merge(
-    values: Tensor, indices: Tensor, found: list[tuple[Tensor, Tensor]], start: int, m: int
-) -> tuple[Tensor, Tensor]:
-    """The m best of those so far and of those found in the part of the bank that begins at `start`."""
-    values = torch.cat([values, torch.cat([f[0] for f in found])], dim=1)
-    indices = torch.cat([indices, torch.cat([f[1] for f in found]) + start], dim=1)
-    if values.shape[1] <= m:
-        return values, indices
-    kept = _highest(values, m)
-    return values.gather(1, kept), indices.gather(1, kept)
-
-
-def _sorted(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values, order = values.topk(k, dim=1)
-    return values, indices.gather(1, order)
-
-
-def _narrow_pays(queries: Tensor, bank: Tensor, k: int, chunk: int) -> bool:
-    """Whether a small search is faster by way of bfloat16."""
-    few, part = queries[:TRIAL_QUERIES], bank[:TRIAL_BANK]
-    few, part = few.contiguous(), part.contiguous()
-    k = min(k, len(part) // 8)
-    ready = _Candidates(part, spare(k), chunk, len(part))  # made once for all queries, not for each trial
-    ways = {
-        "float32": lambda: in_float32(few, part, k, chunk, len(part)),
-        "bfloat16": lambda: ready.nearest(few, k),
-    }
-    return run_trial(ways).choice == "bfloat16"
+    Raises:
+        ValueError: with fewer than 5 training or 1 test image.
+    """
+    if len(bank) < FEWEST or len(queries) < 1:
+        raise ValueError(f"kNN needs {FEWEST} training and 1 test image, not {len(bank)} and {len(queries)}")
+    # Labels may be any integers, such as ids: they are numbered here, so that votes need no more room than classes.
+    names, numbered = np.unique(np.concatenate([bank_labels, query_labels]), return_inverse=True)
+    features, labels = torch.from_numpy(bank), torch.from_numpy(numbered[: len(bank_labels)])
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(bank)))
+    held_out = max(1, int(VALIDATION_SHARE * len(bank)))
+    validation, rest = order[:held_out], order[held_out:]
+    similarity, index = nearest(features[validation], features[rest], min(MOST_NEIGHBOURS, len(rest)))
+    guesses = predict_for_every_k(similarity, labels[rest][index], len(names))
+    accuracy = (guesses == labels[validation, None]).double().mean(0)
+    best = int(accuracy.argmax()) + 1
+    similarity, index = nearest(torch.from_numpy(queries), features, best)
+    voters = labels[index]
+    predictions = names[predict_for_every_k(similarity, voters, len(names))[:, -1].numpy()]
+    correct = predictions == query_labels
+    share, close = largest_share(similarity.numpy(), voters.numpy()), similarity.mean(dim=1).numpy()
+    return KNNResult(float(correct.mean()), best, predictions, correct, share, close, accuracy.numpy())

@@ -108,5 +108,8 @@ def fold_batch_norm(model: nn.Module) -> int:
 def _represent(model: nn.Module, x: Tensor) -> Representation:
     if not torch.is_autocast_enabled(x.device.type):
         x = x.to(next(model.parameters()).dtype)
-    said = model.represent(x) if getattr(model, "kappa_head", None) is not None else (model(x), None, None)
-    return Representation(*(None if part is None else part.float() for part in said))
+    if getattr(model, "kappa_head", None) is not None:
+        return Representation(*(part.float() for part in model.represent(x)))
+    if getattr(model, "num_classes", 0) and hasattr(model, "forward_head"):  # what the classifier is given
+        return Representation(model.forward_head(model.forward_features(x), pre_logits=True).float(), None, None)
+    return Representation(model(x).float(), None, None)

@@ -9,7 +9,7 @@ from torch import nn
 
 from vissl_zoo.data import BadImage, ImageTable
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation.report import write_report
+from vissl_zoo.evaluation import report_training
 from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.methods import Method
 from vissl_zoo.models import pool_size
@@ -37,7 +37,7 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
     if recipe.report and table is None:
         print("\nno report: the data are a stream")
     elif recipe.report:
-        report = write_report(
+        metrics, summary = report_training(
             run.folder / "report",
             model,
             untrained.to(next(model.parameters()).device).eval(),
@@ -51,9 +51,10 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
             seconds=lambda: run.seconds,
             seed=recipe.seed,
             workers=recipe.data.workers,
+            command=run.command,
         )
-        export(report.metrics)
-        print(report.summary())
+        export(metrics)
+        print(summary)
     print(f"export:  {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
 
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from vissl_zoo.data import Batch, ImageStore, ImageStream, ImageTable, open_images, open_store, open_stream
-from vissl_zoo.evaluation.report import open_measured
+from vissl_zoo.evaluation import open_measured
 from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.run_folder import Run
 from vissl_zoo.training.schedule import Plan, index_batches

@@ -17,7 +17,7 @@ from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.measures import correlation
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.evaluation.run import run_protocols, write_results
+from vissl_zoo.evaluation.evaluation_run import run_protocols, write_results
 from vissl_zoo.hub import Record
 from vissl_zoo.hub.card_figures import auroc_table
 from vissl_zoo.hub.export import read_json
@@ -109,10 +109,9 @@ def measure(
     for name, value in fit_figures(model).items():
         results.add(f"fit_kappa.{name}", value)
         names.append(f"fit_kappa.{name}")
-    figures.kappa_histogram(evaluation.test_features.kappa, None, folder / "kappa.png")
-    pictures.append(("kappa.png", "Histogram of κ"))
-    write_results(evaluation, results, loaded.name, command)
-    return read_json(folder / "metrics.json", "the report's")
+    evaluation.save_figure(figures.histogram(evaluation.test_features.kappa), "kappa.png", "Histogram of κ")
+    pictures.append(evaluation.figures[-1])
+    return write_results(evaluation, results, loaded.name, command)
 
 
 def summary(metrics: dict[str, Any], measured_on: str) -> str:

@@ -5,8 +5,8 @@ import pytest
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Undefined
-from vissl_zoo.evaluation.knn import knn
-from vissl_zoo.evaluation.linear import LinearOptions, linear_predictions
+from vissl_zoo.evaluation.linear_classifier import LinearOptions, linear_predictions
+from vissl_zoo.evaluation.neighbours import knn
 from vissl_zoo.evaluation.protocols import test_time
 from vissl_zoo.evaluation.protocols.test_time import (
     CHOICES,

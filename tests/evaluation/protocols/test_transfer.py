@@ -6,7 +6,7 @@ import pytest
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.linear import LinearOptions, linear_predictions
+from vissl_zoo.evaluation.linear_classifier import LinearOptions, linear_predictions
 from vissl_zoo.evaluation.protocols.transfer import PAPER, Options, data_set_name, evaluate
 
 QUICK = LinearOptions(epochs=3, learning_rates=(1.6, 12.8))

@@ -16,9 +16,10 @@ from matplotlib.patches import Rectangle
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation
-from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, short_number
+from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure
 from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images
 from vissl_zoo.inference import RowViews, concatenate
+from vissl_zoo.output import short_number
 from vissl_zoo.views import ViewPipeline
 
 TITLE = "κ under augmentation"

@@ -1,29 +1,32 @@
 """Cosine similarity of augmented pairs (App. K, Fig. 11): of embeddings, and of prediction and target, μ·z.
 
 A pair is two views of one image by SimSiam's augmentation. Embeddings behind a ReLU are never far apart, so the cosine
-of two different images' embeddings stands beside as what agreement must be compared with.
+of two different images' embeddings stands beside as what agreement must be compared with. Projector and predictor are
+run from an export's tensors: an evaluation knows no method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
-from vissl_zoo.evaluation.heads import apply_head, has_head
 from vissl_zoo.evaluation.image_views import simsiam_pipeline
 
 TITLE = "cosine similarity of augmented pairs"
 NEEDS: set[str] = set()
 PAPER: dict[str, str] = {}  # Fig. 11 gives no numbers
 PAIRS_CPU, PAIRS_ACCELERATOR = 10_000, 100_000
+# Linear-BN-ReLU-Linear, and the projector's BN without scale and shift where there is one.
+_LAYERS = {"projector": ({0, 1, 3}, {0, 1, 3, 4}), "predictor": ({0, 1, 3},)}
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,36 @@ def quartiles(cosines: np.ndarray) -> dict[str, float]:
     """Lower quartile, median and upper quartile of (N,) cosines."""
     low, middle, high = np.quantile(cosines.astype(np.float64), [0.25, 0.5, 0.75])
     return {"median": middle, "lower_quartile": low, "upper_quartile": high}
+
+
+def has_head(heads: Mapping[str, Tensor] | None, name: str) -> bool:
+    """Whether an export's tensors hold the MLP `name`, "projector" or "predictor", in a form that `apply_head` runs."""
+    layers = {k.split(".")[1] for k in heads or () if k.startswith(f"{name}.")}
+    return layers in [{str(layer) for layer in form} for form in _LAYERS[name]]
+
+
+def apply_head(heads: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """z̃ = projector(y) or m̃ = predictor(z̃), (B, out) of x (B, in), as in evaluation mode; not normalised.
+
+    Raises:
+        ValueError: the tensors hold no such MLP, or one of another width.
+    """
+    if not has_head(heads, name):
+        raise ValueError(f"the tensors hold no MLP called {name}")
+    here = {
+        k.removeprefix(f"{name}."): v.to(x.device, x.dtype) for k, v in heads.items() if k.startswith(name)
+    }
+    if x.shape[-1] != here["0.weight"].shape[1]:
+        raise ValueError(f"the {name} takes {here['0.weight'].shape[1]} features, not {x.shape[-1]}")
+    x = F.linear(x, here["0.weight"], here.get("0.bias"))
+    x = F.relu(_batch_norm(here, "1", x))
+    x = F.linear(x, here["3.weight"], here.get("3.bias"))
+    return _batch_norm(here, "4", x) if "4.running_mean" in here else x
+
+
+def _batch_norm(tensors: Mapping[str, Tensor], layer: str, x: Tensor) -> Tensor:
+    statistics = (tensors[f"{layer}.running_mean"], tensors[f"{layer}.running_var"])
+    return F.batch_norm(x, *statistics, tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.bias"))
 
 
 def _draw(found: dict[str, np.ndarray]) -> Figure:

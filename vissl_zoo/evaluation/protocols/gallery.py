@@ -16,6 +16,7 @@ import numpy as np
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
+from vissl_zoo.output import short_number
 
 TITLE = "galleries of the most and least certain images"
 NEEDS = {"kappa"}
@@ -91,11 +92,7 @@ def _save(evaluation: Evaluation, blocks, certainty: np.ndarray, titles, name: s
     rows = evaluation.test_features.rows
     symbol = titles[0][-1]
     shown = [
-        [
-            (evaluation.test.read(int(rows[i])), f"{symbol} {figures.short_number(abs(certainty[i]))}")
-            for i in block
-        ]
+        [(evaluation.test.read(int(rows[i])), f"{symbol} {short_number(abs(certainty[i]))}") for i in block]
         for block in blocks
     ]
-    figures.gallery(*shown, evaluation.output_dir / name, titles)
-    evaluation.figures.append((name, caption))
+    evaluation.save_figure(figures.gallery(*shown, titles), name, caption)

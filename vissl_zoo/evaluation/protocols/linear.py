@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.linear import LinearOptions as Options
-from vissl_zoo.evaluation.linear import linear_predictions
+from vissl_zoo.evaluation.linear_classifier import LinearOptions as Options
+from vissl_zoo.evaluation.linear_classifier import linear_predictions
 
 TITLE = "linear evaluation"
 NEEDS = {"labels", "train"}

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
-from vissl_zoo.evaluation.linear import shuffled
+from vissl_zoo.evaluation.linear_classifier import shuffled
 from vissl_zoo.inference import embed_all
 
 TITLE = "semi-supervised fine-tuning"
@@ -92,13 +92,7 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
         for name, (lr, classifier_lr) in rates.items():
             model = with_classifier(evaluation, len(names), scratch=name == "scratch_top1")
             fine_tune(evaluation, model, chosen, classes, options, lr, classifier_lr)
-            options_ = {
-                "rows": evaluation.test_features.rows,
-                "exact": evaluation.exact,
-                "workers": evaluation.workers,
-            }
-            logits = embed_all(model, evaluation.test, evaluation.image_size, **options_).embedding
-            yield f"{prefix}.{name}", _top1(names[logits.argmax(axis=1)], evaluation.test_labels)
+            yield f"{prefix}.{name}", _top1(names[_answers(evaluation, model)], evaluation.test_labels)
 
 
 def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -181,6 +175,24 @@ def fine_tune(
         loss.backward()
         optimizer.step()
     model.eval()
+
+
+class _Logits(nn.Module):
+    """A classifier whose logits are what it says of an image, and not the features before them."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.pretrained_cfg = model, model.pretrained_cfg
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+
+def _answers(evaluation: Evaluation, model: nn.Module) -> np.ndarray:
+    """The classes (N,) that a classifier gives the test images, from 0 on."""
+    rows, options = evaluation.test_features.rows, {"exact": evaluation.exact, "workers": evaluation.workers}
+    said = embed_all(_Logits(model), evaluation.test, evaluation.image_size, rows=rows, **options)
+    return said.embedding.argmax(axis=1)
 
 
 def _top1(predictions: np.ndarray, labels: np.ndarray) -> float:

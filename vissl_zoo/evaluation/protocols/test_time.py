@@ -17,8 +17,8 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images, unit_length
-from vissl_zoo.evaluation.knn import FEWEST, knn
-from vissl_zoo.evaluation.linear import linear_predictions, shuffled, train
+from vissl_zoo.evaluation.linear_classifier import linear_predictions, shuffled, train
+from vissl_zoo.evaluation.neighbours import FEWEST, knn
 from vissl_zoo.views import ViewPipeline
 
 TITLE = "test-time choice of a crop by κ"

@@ -9,7 +9,7 @@ from pathlib import Path
 from vissl_zoo.data import ImageTable, available_splits
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.linear import LinearOptions, linear_predictions
+from vissl_zoo.evaluation.linear_classifier import LinearOptions, linear_predictions
 from vissl_zoo.inference import open_tables
 
 TITLE = "transfer to other data sets"

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation import uncertainty_figures as figures
+from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.correctness import Answers, knn_answers, linear_answers
 from vissl_zoo.evaluation.image_views import two_views

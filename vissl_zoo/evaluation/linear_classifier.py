@@ -1,16 +1,15 @@
-"""Linear evaluation (Table 2, 6, 9; App. B): a softmax classifier on frozen embeddings, trained with LARS.
+"""The softmax classifier on frozen embeddings, trained with LARS (Table 2, 6, 9; App. B).
 
-What is done, in full. Every rate of the grid is trained at once on the training images less the local validation
-split (`Evaluation.validation`, a fifth). The rate with the best top-1 accuracy there is kept; of equally good ones,
-that of the lowest cross-entropy. A classifier is then trained at that rate on all training images, and the result is
-that of its last epoch on the test images, which had no say before. The paper reports the epoch that is best on its
-validation set; we do not choose among epochs. The choice may be made with bfloat16 products (see `train`), the
-classifier that is reported never is.
+Every rate of the grid is trained at once on the training images less the local validation split
+(`Evaluation.validation`, a fifth). The rate with the best top-1 accuracy there is kept; of equally good ones, that of
+the lowest cross-entropy. A classifier is then trained at that rate on all training images, and the result is that of
+its last epoch on the test images, which had no say before. The paper reports the epoch that is best on its validation
+set; we do not choose among epochs. The choice may be made with bfloat16 products (see `train`), the classifier that is
+reported never is.
 
 Embeddings are taken as they are, neither normalised nor standardised: LARS makes each step a share of the weights'
-length, so their scale hardly matters. On a small shapes model (8,192 embeddings of 96 numbers, ten classes) App. B's
-rate of 1.6 gave .735, the rate that the split chose, 12.8, .762, and scikit-learn's logistic regression .762. Each step
-being a share, few steps do not get far at a low rate: small data sets choose a high one.
+length, so their scale hardly matters. Each step being a share, few steps do not get far at a low rate: small data sets
+choose a high one.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from timm.optim import Lars
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -29,13 +29,11 @@ from tqdm.auto import tqdm
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
-from vissl_zoo.evaluation.lars import LARS
-from vissl_zoo.speed import run_trial
+from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 
 FEWEST = 5  # labelled training images
 INITIAL_STD = 0.01  # of the weights, as in SimSiam's linear evaluation; zero would stop LARS
 MOMENTUM = 0.9
-WORTH_A_TRIAL = 1e9  # multiplications
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,9 @@ def train(
 ) -> tuple[Tensor, Tensor]:
     """Train R linear classifiers at once, one for each rate, on the same batches from the same start.
 
-    They share the batches and two matrix products a step; the gradient of the cross-entropy is written down, not traced
-    (autograd took a fifth of a step). With `narrow` these products are made in bfloat16 where a trial finds that
-    faster; weights, softmax and LARS stay in float32.
+    They share the batches and two matrix products a step; the gradient of the cross-entropy is written down, not
+    traced. With `narrow` these products are made in bfloat16 where the device computes in it; weights, softmax and LARS
+    stay in float32.
 
     Args:
         batches: embeddings (B, F) float32 and classes (B,) int64 of each step.
@@ -131,16 +129,21 @@ def train(
     start = torch.randn(classes, width, generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
     weight = start.to(device).repeat(count, 1, 1)
     bias = torch.zeros(count, classes, device=device)
-    peaks = torch.tensor(learning_rates, dtype=torch.float32, device=device)
-    optimizer = LARS([weight, bias], peaks, momentum=MOMENTUM, stacked=True)
+    # As separate parameters, the rates' classifiers have norms of their own; biases are not adapted.
+    groups = [
+        {"params": [w], "lr": peak, "always_adapt": True}
+        for w, peak in zip(weight, learning_rates, strict=True)
+    ]
+    groups += [{"params": [b], "lr": peak} for b, peak in zip(bias, learning_rates, strict=True)]
+    optimizer = Lars(groups, momentum=MOMENTUM)
+    dtype = torch.bfloat16 if narrow and bfloat16_is_native(device) else torch.float32
     bar = tqdm(batches, desc=progress, total=steps, unit="step", disable=progress is None, leave=False)
-    dtype = torch.float32
     for step, (x, labels) in enumerate(bar):
-        x, labels = x.to(device), labels.to(device)
-        if narrow and step == 0 and steps * weight.numel() * len(x) > WORTH_A_TRIAL:
-            dtype = _fastest_dtype(weight, bias, x, labels)
-        optimizer.param_groups[0]["lr"] = peaks * 0.5 * (1 + math.cos(math.pi * step / steps))
-        weight.grad, bias.grad = gradients(weight, bias, x, labels, dtype)
+        slopes = gradients(weight, bias, x.to(device), labels.to(device), dtype)
+        for group, slope in zip(optimizer.param_groups, [*slopes[0], *slopes[1]], strict=True):
+            group["params"][0].grad = slope
+        for group, peak in zip(optimizer.param_groups, 2 * [*learning_rates], strict=True):
+            group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.step()
     return weight.cpu(), bias.cpu()
 
@@ -169,14 +172,6 @@ def gradients(
     slope.div_(len(x))
     along = (slope.flatten(0, 1).to(dtype) @ x).to(weight.dtype)
     return along.view_as(weight), slope.sum(2)
-
-
-def _fastest_dtype(weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor) -> torch.dtype:
-    ways = {
-        str(d): (lambda d=d: gradients(weight, bias, x, labels, d)) for d in (torch.float32, torch.bfloat16)
-    }
-    chosen = run_trial(ways, repeats=5, device=x.device).choice
-    return torch.bfloat16 if chosen == str(torch.bfloat16) else torch.float32
 
 
 def shuffled(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[Tensor]:

@@ -13,9 +13,9 @@ import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.linear import LinearOptions, LinearResult
-from vissl_zoo.evaluation.protocols import uncertainty
-from vissl_zoo.evaluation.run import run_protocols, write_results
+from vissl_zoo.evaluation.evaluation_run import run_protocols, write_results
+from vissl_zoo.evaluation.linear_classifier import LinearOptions, LinearResult
+from vissl_zoo.evaluation.protocols import uncertainty_protocol as uncertainty
 from vissl_zoo.inference import Embedded
 from vissl_zoo.models import Representation
 

@@ -10,9 +10,15 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.evaluation import linear
+from vissl_zoo.evaluation import linear_classifier as linear
 from vissl_zoo.evaluation.context import Evaluation, Undefined
-from vissl_zoo.evaluation.linear import LinearOptions, gradients, linear_predictions, shuffled, train
+from vissl_zoo.evaluation.linear_classifier import (
+    LinearOptions,
+    gradients,
+    linear_predictions,
+    shuffled,
+    train,
+)
 from vissl_zoo.inference import Embedded
 from vissl_zoo.models import Representation
 
@@ -101,11 +107,10 @@ def test_bfloat16_chooses_a_rate_as_good_and_never_trains_what_is_reported(monke
     used = []
     real = linear.gradients
     monkeypatch.setattr(linear, "gradients", lambda *a: used.append((len(a[0]), a[-1])) or real(*a))
-    monkeypatch.setattr(linear, "WORTH_A_TRIAL", 0)
     options = LinearOptions(epochs=20, learning_rates=(0.8, 1.6, 3.2, 6.4))
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr(linear, "_fastest_dtype", lambda *a, d=dtype: d)
+        monkeypatch.setattr(linear, "bfloat16_is_native", lambda device, d=dtype: d == torch.bfloat16)
         found[dtype] = linear_predictions(evaluation_of(learnt, tested), options)
     assert {(4, torch.float32), (4, torch.bfloat16), (1, torch.float32)} == set(used)
     assert found[torch.bfloat16].lr == found[torch.float32].lr == 6.4

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.evaluation import uncertainty_figures as figures
+from vissl_zoo.evaluation import figures
 
 CORRECT = np.array([True, False, True, True, False, True])
 
@@ -44,3 +44,9 @@ def test_roc_and_risk_have_a_curve_for_each_score(tmp_path):
         assert line.get_ydata()[-1] == pytest.approx(2 / 6)  # all answered: the error rate
     for figure in (roc, risk):
         figure.savefig(tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize("kappa", [np.arange(50.0), np.full(50, 7.0)], ids=["varied", "collapsed"])
+def test_without_answers_the_histogram_is_of_kappa_alone(kappa):
+    (axes,) = figures.histogram(kappa).axes
+    assert sum(bar.get_height() for bar in axes.patches) == 50
