@@ -12,7 +12,8 @@ import vissl_zoo
 from vissl_zoo.methods import METHODS
 
 LOGGED = {"step", "epoch", "loss", "alignment", "lr", "images_per_second", "kappa_mean", "embedding_std"}
-PICTURES = {"gallery.png", "curves.png", "kappa.png", "ambiguity.png"}
+PICTURES = {"gallery.png", "curves.png", "ambiguity.png", "knn.png"}
+PICTURES |= {f"uncertainty_knn_{name}.png" for name in ("roc", "risk", "kappa")}
 
 
 def lines(run):
@@ -34,7 +35,7 @@ class TestRunFolder:
             "metrics.jsonl",
             *(f"{checkpoint}/{n}" for n in ("method.safetensors", "optimizer.safetensors", "state.json")),
             *(f"export/{n}" for n in ("config.json", "model.safetensors", "heads.safetensors", "README.md")),
-            *(f"report/{n}" for n in {"metrics.json", "index.html"} | PICTURES),
+            *(f"report/{n}" for n in {"metrics.json", "predictions.parquet", "index.html"} | PICTURES),
         }
 
     def test_recipe_is_what_was_run(self, demo_run, shapes_folder):
@@ -56,9 +57,13 @@ class TestRunFolder:
     def test_metrics(self, demo_run):
         metrics = json.loads((demo_run[0] / "report" / "metrics.json").read_text())
         assert metrics["images"] == 40
-        for name in ("knn_top1", "knn_top1_untrained", "auroc_kappa_knn"):
-            assert 0 <= metrics[name] <= 1
-        assert -1 <= metrics["spearman_uncertainty_ambiguity"] <= 1
+        shares = (
+            metrics["knn"]["top1"],
+            metrics["untrained"]["knn"]["top1"],
+            metrics["uncertainty"]["knn"]["auroc"]["kappa"]["value"],
+        )
+        assert all(0 <= share <= 1 for share in shares)
+        assert all(-1 <= value <= 1 for value in metrics["ambiguity"]["spearman"].values())
         assert metrics["seconds"] > 0
 
     def test_report(self, demo_run):
@@ -159,14 +164,11 @@ def test_a_folder_of_images_without_labels(train_main, tmp_path):
     outcome = train_main(*flags, "--data.path", folder, "--output-dir", run)
     assert outcome.code == 0, outcome.err
     metrics = json.loads((run / "report" / "metrics.json").read_text())
-    assert not {"knn_top1", "auroc_kappa_knn", "spearman_uncertainty_ambiguity"} & metrics.keys()
+    assert not {"knn", "ambiguity"} & metrics.keys()
     assert metrics["images"] == 40
-    assert "Without labels" in outcome.out
-    assert {p.name for p in (run / "report").iterdir()} == {
-        "metrics.json",
-        "index.html",
-        *(PICTURES - {"ambiguity.png"}),
-    }
+    assert "no kNN accuracy" in outcome.out
+    files = {"metrics.json", "predictions.parquet", "index.html", "gallery.png", "curves.png"}
+    assert {p.name for p in (run / "report").iterdir()} == files
 
 
 def test_a_report_that_cannot_be_made_costs_no_model(train_main, shapes_folder, tmp_path):

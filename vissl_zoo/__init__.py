@@ -11,6 +11,7 @@ from vissl_zoo.registration import register_with_timm
 
 if TYPE_CHECKING:
     from vissl_zoo.data import open_image
+    from vissl_zoo.evaluation import evaluate
     from vissl_zoo.models import Representation, add_kappa_head, create_model
     from vissl_zoo.photos.scoring import score
     from vissl_zoo.uncertainty import fit_kappa
@@ -21,6 +22,7 @@ __all__ = [
     "__version__",
     "add_kappa_head",
     "create_model",
+    "evaluate",
     "fit_kappa",
     "open_image",
     "score",
@@ -30,6 +32,7 @@ __getattr__, __dir__ = load_on_demand(
     __name__,
     {
         "data": ("open_image",),
+        "evaluation": ("evaluate",),
         "uncertainty": ("fit_kappa",),
         "models": ("Representation", "add_kappa_head", "create_model"),
         "photos.scoring": ("score",),

@@ -135,7 +135,7 @@ def test_a_folder_used_again_keeps_nothing_of_before_but_what_is_not_ours(demo_r
 
 
 def test_a_page_of_somebody_else_is_not_cleared(tmp_path):
-    from vissl_zoo.evaluation.run import clear_results
+    from vissl_zoo.evaluation.evaluation_run import clear_results
 
     (tmp_path / "index.html").write_text('<img src="holiday.png">')
     (tmp_path / "holiday.png").write_bytes(b"mine")

@@ -15,7 +15,6 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Undefined
 from vissl_zoo.evaluation.evaluation_run import Results, evaluate, flat
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.inference import load_model
 
 
 def test_names_are_nested_and_numbers_plain():
@@ -84,8 +83,8 @@ def test_a_module_is_measured_where_it_lies_and_nothing_is_written(model, data, 
 
 
 def test_a_name_is_loaded_and_the_files_say_what_is_returned(data, tmp_path):
-    loaded = load_model("test_resnet", random_init=True)
-    metrics = evaluate(loaded, data, protocols=["knn", "gallery"], image_size=16, output_dir=tmp_path / "out")
+    options = {"protocols": ["knn", "gallery"], "image_size": 16, "output_dir": tmp_path / "out"}
+    metrics = evaluate("test_resnet", data, random_init=True, **options)
     assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["left_out"] == {"gallery": "the model has no κ head"}
     table = datasets.Dataset.from_parquet(str(tmp_path / "out" / "predictions.parquet"))

@@ -11,7 +11,6 @@ from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.evaluation_run import evaluate, flat
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.inference import load_model
 
 
 @dataclass(frozen=True)
@@ -82,19 +81,15 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
         )
-    loaded = load_model(model, random_init=flags.random_init, image_size=flags.image_size)
-    loaded.model.to(take_device())
     folder = Path(flags.output_dir or Path("evaluations") / default_name(model, flags))
     metrics = evaluate(
-        loaded,
+        model,
         flags.data.path,
-        protocols=flags.protocols,
         output_dir=folder,
-        seed=flags.seed,
-        exact=flags.exact,
+        device=take_device(),
         command=shlex.join(["vissl-zoo", "evaluate", *arguments]),
         **{f.name: getattr(flags.data, f.name) for f in fields(flags.data) if f.name != "path"},
-        **{f.name: getattr(flags, f.name) for f in fields(flags) if f.name in PROTOCOLS},
+        **{f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in ("data", "output_dir")},
     )
     for key, value in flat({name: metrics[name] for name in PROTOCOLS if name in metrics}).items():
         print(f"{key:48} {'undefined' if value is None else value}")

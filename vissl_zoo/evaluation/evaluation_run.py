@@ -169,7 +169,7 @@ def write_results(
 
 
 def evaluate(
-    model: nn.Module | str | Loaded,
+    model: nn.Module | str,
     data: str | os.PathLike,
     *,
     protocols: Sequence[str] | None = None,
@@ -179,6 +179,8 @@ def evaluate(
     image_column: str | None = None,
     label_column: str | None = None,
     image_size: int | None = None,
+    random_init: bool = False,
+    device: torch.device | str | None = None,
     seed: int = 0,
     workers: int | None = None,
     exact: bool = False,
@@ -188,7 +190,7 @@ def evaluate(
     """Measure a model on a data set: what `vissl-zoo evaluate` writes to metrics.json.
 
     Args:
-        model: a model without a classifier, or what `load_model` takes or gives.
+        model: a model, measured where it lies, or what `load_model` takes.
         data: a Hub data set, a folder of images, parquet files, or "shapes"; see `open_images`.
         protocols: which of `PROTOCOLS` to run, in this order; by default all.
         output_dir: where metrics.json, predictions.parquet, figures and index.html go; nothing is written if None.
@@ -196,6 +198,8 @@ def evaluate(
         split: the split to measure on; by default `test` or `validation`, the first that has labels.
         image_column, label_column: found by their types if not given.
         image_size: side of the images in pixels; by default the model's own.
+        random_init: leave the weights of a model that is given by its name random, for a floor to compare with.
+        device: where such a model runs; by default the GPU, if there is one.
         seed: of every random choice.
         workers: threads that decode images.
         exact: plain float32, the same bits in every run on a machine.
@@ -210,7 +214,7 @@ def evaluate(
         raise UserError(f"--protocols: unknown {', '.join(unknown)}; there are: {', '.join(PROTOCOLS)}")
     if not 0 <= seed < 2**32 or (image_size is not None and image_size < 1):
         raise UserError(f"--seed must lie in [0, 2**32), --image-size be positive: {seed}, {image_size}")
-    loaded = _loaded(model, image_size)
+    loaded = _loaded(model, image_size, random_init, device)
     columns = {"image_column": image_column, "label_column": label_column}
     train, test = open_tables(os.fspath(data), train_split=train_split, split=split, **columns)
     folder = None if output_dir is None else Path(output_dir)
@@ -231,18 +235,16 @@ def evaluate(
     return write_results(evaluation, results, loaded.name, command)
 
 
-def _loaded(model: nn.Module | str | Loaded, image_size: int | None) -> Loaded:
-    """A model with its name, where it lies; one that is loaded here goes to the GPU, if there is one."""
-    if isinstance(model, Loaded):
-        return model if image_size is None else model._replace(image_size=image_size)
+def _loaded(
+    model: nn.Module | str, image_size: int | None, random_init: bool, device: torch.device | str | None
+) -> Loaded:
     if isinstance(model, str):
-        loaded = load_model(model, image_size=image_size)
-        loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load_model(model, random_init=random_init, image_size=image_size)
+        loaded.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return loaded
-    name = getattr(model, "pretrained_cfg", None) or {}
-    return Loaded(
-        model, name.get("architecture") or type(model).__name__, central_crop(model, image_size).size, None
-    )
+    config = getattr(model, "pretrained_cfg", None) or {}
+    name = config.get("architecture") or type(model).__name__
+    return Loaded(model, name, central_crop(model, image_size).size, None)
 
 
 def _options(name: str, given: Any) -> Any:

@@ -111,5 +111,7 @@ def _represent(model: nn.Module, x: Tensor) -> Representation:
     if getattr(model, "kappa_head", None) is not None:
         return Representation(*(part.float() for part in model.represent(x)))
     if getattr(model, "num_classes", 0) and hasattr(model, "forward_head"):  # what the classifier is given
-        return Representation(model.forward_head(model.forward_features(x), pre_logits=True).float(), None, None)
+        return Representation(
+            model.forward_head(model.forward_features(x), pre_logits=True).float(), None, None
+        )
     return Representation(model(x).float(), None, None)

@@ -15,12 +15,11 @@ from torch import nn
 from vissl_zoo.data import ImageTable
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
+from vissl_zoo.evaluation.evaluation_run import run_protocols, write_results
 from vissl_zoo.evaluation.measures import correlation
 from vissl_zoo.evaluation.protocols import PROTOCOLS
-from vissl_zoo.evaluation.evaluation_run import run_protocols, write_results
 from vissl_zoo.hub import Record
 from vissl_zoo.hub.card_figures import auroc_table
-from vissl_zoo.hub.export import read_json
 from vissl_zoo.inference import Loaded
 from vissl_zoo.networks.kappa_head import KappaHead
 from vissl_zoo.uncertainty.fitted_kappa import HELD_OUT
