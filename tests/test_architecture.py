@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
     "inference": {"networks", "models", "data", "views", "hub"},
-    "evaluation": {"inference", "models", "data", "views", "hub", "cpu", "speed"},
+    "evaluation": {"inference", "networks", "models", "data", "views", "hub", "cpu", "speed"},
     "photos": {"represents", "data", "views", "inference", "evaluation", "cpu"},
     "uncertainty": {
         "distributions",

@@ -86,7 +86,7 @@ def test_without_scratch(evaluation):
 def test_too_few_labels_are_told(evaluation):
     labels = np.full(60, -1)
     labels[7] = 1
-    evaluation.train.labels[:] = labels
+    evaluation.train.labels = labels
     found = dict(evaluate(evaluation, Options(epochs=1, percents=(1,))))
     assert found["semi_supervised.percent_1.labels"] == 1
     assert isinstance(found["semi_supervised.percent_1.top1"], Undefined)

@@ -71,7 +71,7 @@ def test_classifiers_are_those_of_their_protocols(shapes_evaluation):
 
 def test_names_and_numbers(shapes_evaluation, tmp_path):
     evaluation = shapes_evaluation()
-    evaluation.test.labels[:3] = -1  # not asked for
+    evaluation.test.labels = np.where(np.arange(40) < 3, -1, evaluation.test.labels)  # the first are not asked for
     linear_predictions(evaluation, LinearOptions(epochs=3, batch_size=32))
     found = dict(evaluate(evaluation, SMALL))
     assert found["test_time.images"] == 20
@@ -117,7 +117,8 @@ def test_mean_and_deviation():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_too_few_labels_are_said(shapes_evaluation, split):
     evaluation = shapes_evaluation()
-    getattr(evaluation, split).labels[:] = -1
+    table = getattr(evaluation, split)
+    table.labels = np.full(len(table), -1)
     ((name, value),) = evaluate(evaluation, SMALL)
     assert name == "test_time.knn"
     assert isinstance(value, Undefined)

@@ -29,6 +29,10 @@ class Table(SimpleNamespace):
     def __len__(self):
         return 30 if self.labels is None else len(self.labels)
 
+    @property
+    def rows(self):
+        return np.arange(len(self))
+
 
 def told(rows, embedding, kappa=None, uncertainty=None):
     """What a model is taken to say of images."""
