@@ -239,7 +239,11 @@ def _rendered(run: _Run, decoded: _Decoded, device: torch.device) -> Tensor:
             sizes = torch.full_like(sizes, run.crop.size)
         else:
             pixels = torch.from_numpy(decoded.canvases).to(device)
-        rendered += run.views(pixels, sizes, decoded.rows)
+        # Exactly: one image at a time, because how a pipeline rounds depends on the company.
+        step = 1 if run.exact else len(pixels)
+        parts = [slice(i, i + step) for i in range(0, len(pixels), step)]
+        made = [run.views(pixels[part], sizes[part], decoded.rows[part]) for part in parts]
+        rendered += [torch.cat(view) for view in zip(*made, strict=True)]
     return rendered[0] if len(rendered) == 1 else torch.cat(rendered)
 
 

@@ -71,7 +71,9 @@ def test_classifiers_are_those_of_their_protocols(shapes_evaluation):
 
 def test_names_and_numbers(shapes_evaluation, tmp_path):
     evaluation = shapes_evaluation()
-    evaluation.test.labels = np.where(np.arange(40) < 3, -1, evaluation.test.labels)  # the first are not asked for
+    evaluation.test.labels = np.where(
+        np.arange(40) < 3, -1, evaluation.test.labels
+    )  # the first are not asked for
     linear_predictions(evaluation, LinearOptions(epochs=3, batch_size=32))
     found = dict(evaluate(evaluation, SMALL))
     assert found["test_time.images"] == 20
