@@ -171,9 +171,9 @@ def test_corrupt_images_are_replaced_alike_on_every_layout(write_shards, caplog)
     opened = stream(folder, max_bad_fraction=0.2)
     with caplog.at_level(logging.WARNING):
         alone = take(opened, 21)
-    # the others keep their places, and no batch holds an image twice
+    # the others keep their places
     for batch, expected in zip(alone, whole, strict=True):
-        assert len(set(batch)) == 12
+        assert set(batch) <= set(expected)
         assert all(a == b for a, b in zip(batch, expected, strict=True) if b not in bad)
         assert not set(batch) & set(bad)
     assert len(opened.bad) == len(bad)  # each once, in three passes
@@ -188,13 +188,15 @@ def test_corrupt_images_are_replaced_alike_on_every_layout(write_shards, caplog)
 def test_a_stand_in_says_where_it_comes_from(write_shards):
     folder = write_shards((24,), bad=(7,))
     batches = stream(folder, max_bad_fraction=0.5).batches(12)
-    first, second = (next(batches) for _ in range(2))
+    found = [next(batches) for _ in range(2)]
     batches.close()
     order = flat(take(stream(write_shards((24,))), 2))
-    for batch in (first, second):
+    for batch in found:
         assert numbers(batch) == [order[position] for position in batch.indices]
-    (moved,) = {*range(24)} - {*first.indices.tolist(), *second.indices.tolist()}
+    places = np.concatenate([batch.indices for batch in found])
+    (moved,) = np.flatnonzero(places != np.arange(24))
     assert order[moved] == 7
+    assert places[moved] in (set(range(4, 12)) if moved < 12 else set(range(16, 24)))  # the end of its batch
 
 
 def test_too_many_corrupt_images(write_shards):
@@ -208,11 +210,9 @@ def test_too_many_corrupt_images(write_shards):
 
 def test_nothing_can_stand_in(write_images, numbered):
     folder = write_images({"a.png": numbered(1), "b.png": b"rubbish"})
-    message = one_line(take, stream(folder), 1, batch_size=2)
-    assert message == (
-        f"{folder}: b.png: not an image that Pillow can read; "
-        "no batch close by has an image to stand in for it"
-    )
+    message = one_line(take, stream(folder), 2, batch_size=1)
+    what = "b.png: not an image that Pillow can read; no image of its batch can stand in for it"
+    assert message == f"{folder}: {what}"
 
 
 def test_fewer_images_than_a_batch(ninety):

@@ -7,11 +7,11 @@ while the others wait for it for ever, and the batches depend on how many proces
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from itertools import count, islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -30,7 +30,9 @@ from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
 
 _AHEAD = 4  # batches read and decoded before they are asked for
-_REACH = 2  # batches to either side from which an image may stand in for a corrupt one; less than _AHEAD
+_SPARE = (
+    8  # the last images of a global batch, which stand in for the corrupt ones: the same on every process
+)
 _OPEN = 8  # shards read in turns, so that the buffer mixes them
 _CHUNK = 64  # rows read at a time
 _TASK = 16  # images that a thread decodes at a time
@@ -79,21 +81,20 @@ def open_stream(
 
 
 class _Row(NamedTuple):
-    """An image that is not yet decoded: what to call it, and what the data set holds of it."""
+    """An image that is not yet decoded."""
 
-    name: str
-    value: dict | bytes | None
+    position: int  # in the pass
+    name: str  # what to call it
+    value: dict | bytes | None  # what the data set holds of it
 
 
-class _Part(NamedTuple):
-    """This process's share of one global batch."""
+class _Image(NamedTuple):
+    """A decoded image."""
 
-    number: int  # of the pass
-    batch: int  # within the pass
-    position: int  # of its first image within the pass
-    rows: list[_Row]
-    # Lists of images; none of a batch before the first that is asked for, whose rows may have to stand in.
-    decoding: list[Future]
+    pixels: np.ndarray  # uint8 (3, H, W)
+    size: tuple[int, int]  # original (height, width)
+    position: int  # in the pass
+    bad: list[BadImage]  # corrupt ones for which it stands in
 
 
 class ImageStream:
@@ -126,7 +127,7 @@ class ImageStream:
         self.bad = self._tally.images
         self._met = 0  # images that this process has tried to decode
         self.length: int | None = len(rows) if isinstance(rows, datasets.Dataset) else None
-        first = (_Row("", value) for value in islice(self._values(rows.iter(PROBES), Event()), PROBES))
+        first = (_Row(0, "", value) for value in islice(self._values(rows.iter(PROBES), Event()), PROBES))
         self.canvas = choose_canvas(first, partial(self._open, encoded_size), image_size)
 
     def __len__(self) -> int:
@@ -141,10 +142,10 @@ class ImageStream:
 
         The global batches follow from the data, the buffer, the seed and `batch_size`, not from the processes.
         An image comes once in a pass; each pass has its own order, drawn from (seed, pass); what does not fill
-        a batch at its end is left out. `Batch.indices` are positions within the pass. A corrupt image is
-        replaced by the one in its slot of a batch close by, whose position `Batch.indices` then gives: no other
-        image moves, and no batch holds an image twice. Nothing is decoded on the way to `start`, but rows are
-        read: of one pass, or of two while `length` is None.
+        a batch at its end is left out. `Batch.indices` are positions within the pass. For a corrupt image one of
+        the last few of its global batch stands in, whose position `Batch.indices` then gives; no other image
+        moves. Nothing is decoded on the way to `start`, but rows are read: of one pass, or of two while `length`
+        is None.
 
         Close the iterator when you leave it early, and its threads end at once.
 
@@ -165,24 +166,23 @@ class ImageStream:
         # interpreter from ending.
         reader = ThreadPoolExecutor(1, "stream-read")
 
-        def read() -> _Part:
-            number, batch, group, wanted = next(groups)
+        def read() -> tuple[int, list[Future]]:
+            group = next(groups)
             mine = group[rank * share : (rank + 1) * share]
-            chunks = range(0, share if wanted else 0, _TASK)
-            decoding = [decoders.submit(self._decode, mine[i : i + _TASK]) for i in chunks]
-            return _Part(number, batch, batch * batch_size + rank * share, mine, decoding)
+            chunks = (mine[i : i + _TASK] for i in range(0, share, _TASK))
+            tasks = [decoders.submit(self._decode, chunk, group[-_SPARE:]) for chunk in chunks]
+            return group[0].position, tasks
 
-        behind, ahead = deque(maxlen=_REACH), deque()
+        ahead, before = deque(), -1
         try:
             ahead.extend(reader.submit(read) for _ in range(_AHEAD))
             while True:
-                part = ahead.popleft().result()
+                position, tasks = ahead.popleft().result()
                 ahead.append(reader.submit(read))
-                if behind and part.number > behind[-1].number:
+                if position <= before:  # another pass
                     self._tally.report(self._total)
-                if part.decoding:
-                    yield self._finish(part, behind, ahead)
-                behind.append(part._replace(decoding=[]))
+                before = position
+                yield self._batch([image for task in tasks for image in task.result()])
         finally:
             closed.set()
             for pool in (reader, decoders):
@@ -190,11 +190,8 @@ class ImageStream:
             groups.close()
             self._tally.report(self._total)
 
-    def _groups(
-        self, batch_size: int, start: int, closed: Event
-    ) -> Iterator[tuple[int, int, list[_Row], bool]]:
-        """(pass, number in it, rows, whether it is wanted) of global batches for ever, from up to `_REACH` unwanted
-        ones before batch `start` on."""
+    def _groups(self, batch_size: int, start: int, closed: Event) -> Iterator[list[_Row]]:
+        """The rows of every global batch from number `start` on, for ever."""
         number = 0
         while True:
             if self.length is not None:
@@ -203,13 +200,9 @@ class ImageStream:
                     raise UserError(f"{self.path}: a batch of {batch_size} images is larger than {size}")
                 passes, start = divmod(start, self.length // batch_size)
                 number += passes
-            first = max(0, start - _REACH)
-            with closing(self._walk(number, first * batch_size, closed)) as rows:
-                for batch in count(first):
-                    group = list(islice(rows, batch_size))
-                    if len(group) < batch_size:
-                        break
-                    yield number, batch, group, batch >= start
+            with closing(self._walk(number, start * batch_size, closed)) as rows:
+                while len(group := list(islice(rows, batch_size))) == batch_size:
+                    yield group
             # `length` is known now. If `start` lies beyond it, the next turn goes to the pass that holds it.
             if start < self.length // batch_size:
                 number, start = number + 1, 0
@@ -220,8 +213,8 @@ class ImageStream:
         if isinstance(self._rows, datasets.Dataset):
             order = rng.permutation(len(self._rows))[skip:]
             tables = (self._rows[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK))
-            for row, value in zip(order, self._values(tables, closed), strict=True):
-                yield _Row(f"row {row}", value)
+            for place, value in enumerate(self._values(tables, closed)):
+                yield _Row(skip + place, f"row {order[place]}", value)
             return
         shards = rng.permutation(self._rows.n_shards).tolist()
         opened = (split_dataset_by_node(self._rows, i, len(shards)).iter(_CHUNK) for i in shards)
@@ -229,7 +222,7 @@ class ImageStream:
         position = -1
         for position, value in enumerate(_shuffled(rows, self._buffer, rng)):
             if position >= skip:
-                yield _Row(f"image {position} of pass {number}", value)
+                yield _Row(position, f"image {position} of pass {number}", value)
         self.length = position + 1
 
     def _values(self, tables: Iterator, closed: Event) -> Iterator:
@@ -244,15 +237,20 @@ class ImageStream:
             yield from table.column(0).to_pylist()
         raise CancelledError
 
-    def _decode(self, rows: Iterable[_Row]) -> list[tuple[np.ndarray, tuple[int, int]] | BadImage]:
-        """(uint8 (3, H, W), original (height, width)) of each image that can be read."""
+    def _decode(self, rows: list[_Row], spare: list[_Row]) -> list[_Image]:
+        """Each row's image, or where it is corrupt one of the `spare` ones, begun at another for another row."""
         images = []
         for row in rows:
-            try:
-                image, size = self._open(partial(decode, shape=self.canvas), row)
-                images.append((fit_to_canvas(image, self.canvas), size))
-            except BadImage as error:
-                images.append(error)
+            turn, bad = row.position % len(spare), []
+            for tried in (row, *spare[turn:], *spare[:turn]):
+                try:
+                    image, size = self._open(partial(decode, shape=self.canvas), tried)
+                    images.append(_Image(fit_to_canvas(image, self.canvas), size, tried.position, bad))
+                    break
+                except BadImage as error:
+                    bad.append(error)
+            else:
+                raise UserError(f"{self.path}: {bad[0]}; no image of its batch can stand in for it")
         return images
 
     def _open(self, how: Callable[..., Any], row: _Row) -> Any:
@@ -260,33 +258,13 @@ class ImageStream:
         number = hash(content.get("bytes") or content.get("path") or row.name)  # the same in every pass
         return read_value(how, row.value, self._root, number, row.name)
 
-    def _finish(self, part: _Part, behind: Iterable[_Part], ahead: Iterable[Future]) -> Batch:
-        """The decoded part, its corrupt images replaced by those in the same slots of batches close by.
-
-        The same slot, so that two of a batch never get the same image; another batch, so that it is not in this
-        one already; and at most `_REACH` away, so that whoever resumes at this batch has read it too.
-        """
-        images = [image for task in part.decoding for image in task.result()]
-        indices = part.position + np.arange(len(images), dtype=np.int64)
+    def _batch(self, images: list[_Image]) -> Batch:
+        pixels, sizes, positions, bad = zip(*images, strict=True)
+        for error in chain(*bad):
+            self._tally.add(error)
         self._met += len(images)
-        bad = [slot for slot, image in enumerate(images) if isinstance(image, BadImage)]
-        near = [*behind, *(task.result() for task in islice(ahead, _REACH))] if bad else []
-        near = [other for other in near if other.number == part.number]
-        near.sort(key=lambda other: abs(other.batch - part.batch))
-        for slot in bad:
-            self._tally.add(images[slot])
-            for other in near:
-                (image,) = self._decode([other.rows[slot]])
-                if not isinstance(image, BadImage):
-                    images[slot], indices[slot] = image, other.position + slot
-                    break
-                self._tally.add(image)
-            else:
-                what = "no batch close by has an image to stand in for it"
-                raise UserError(f"{self.path}: {images[slot]}; {what}")
         self._tally.check(self._total, at_least=min(_JUDGED, self.length or _JUDGED))
-        pixels, sizes = zip(*images, strict=True)
-        return Batch(torch.from_numpy(np.stack(pixels)), torch.tensor(sizes), torch.from_numpy(indices))
+        return Batch(torch.from_numpy(np.stack(pixels)), torch.tensor(sizes), torch.tensor(positions))
 
     @property
     def _total(self) -> int:

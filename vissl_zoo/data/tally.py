@@ -28,15 +28,11 @@ class BadImageTally:
         """Raise UserError when too many of the `total` images read, or all, are bad, if `at_least` were."""
         count = len(self.images)
         if total >= at_least and count and (count > self._max_fraction * total or count == total):
-            raise self.error(total)
-
-    def error(self, total: int) -> UserError:
-        """The error that says how many of `total` images are bad, and shows the first."""
-        self._reported = len(self.images)  # the error says it
-        return UserError(
-            f"{self._path}: {len(self.images)} of {total} images cannot be read "
-            f"(at most {self._max_fraction:.2%} may be corrupt); the first is {self.images[0]}"
-        )
+            self._reported = count  # the error says it
+            raise UserError(
+                f"{self._path}: {count} of {total} images cannot be read "
+                f"(at most {self._max_fraction:.2%} may be corrupt); the first is {self.images[0]}"
+            )
 
     def report(self, total: int) -> None:
         """Warn, once for each new one, how many are bad and which; the first five are named."""
