@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, pearsonr, spearmanr
+from scipy.stats import kstest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -14,7 +14,6 @@ from vissl_zoo.evaluation.measures import (
     _resampled_aurocs,
     aurc,
     auroc_with_p,
-    correlation,
     excess_aurc,
     risk_coverage,
     slope_p,
@@ -84,14 +83,12 @@ def test_the_interval_covers_the_truth():
 
 @pytest.mark.parametrize("levels", [None, 20], ids=["no ties", "ties"])
 def test_p_is_uniform_where_there_is_nothing_to_find(levels):
-    areas, slopes, ranks = [], [], []
+    areas, slopes = [], []
     for seed in range(400):
         score, correct = case(80, seed, levels)
         areas.append(auroc_with_p(score, correct, shuffles=199, resamples=1, seed=seed).p_value)
         slopes.append(slope_p(score, correct, shuffles=199, seed=seed))
-        other = np.random.default_rng(10_000 + seed).standard_normal(80)
-        ranks.append(correlation(score, other, ranks=True, shuffles=199, seed=seed).p_value)
-    for p_values in (areas, slopes, ranks):
+    for p_values in (areas, slopes):
         assert kstest(p_values, "uniform").pvalue > 0.005
         assert min(p_values) >= 1 / 200
 
@@ -102,7 +99,6 @@ def test_p_is_small_of_an_informative_score_and_large_of_a_misleading_one():
     assert slope_p(score, correct) < 0.01
     assert auroc_with_p(-score, correct).p_value > 0.99
     assert slope_p(-score, correct) > 0.99
-    assert correlation(score, correct, ranks=False).p_value < 0.01
 
 
 @pytest.mark.parametrize(
@@ -178,33 +174,6 @@ def test_aurc_at_its_ends():
     assert excess_aurc(np.array([4.0, 3, 2, 1]), correct) == pytest.approx(0, abs=1e-15)
     assert aurc(np.ones(4), correct) == pytest.approx(0.5)  # the error rate
     assert aurc(np.array([1.0, 2, 3, 4]), correct) == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
-
-
-@pytest.mark.parametrize("seed, levels", [(0, None), (1, 3)])
-def test_correlations_are_those_of_scipy(seed, levels):
-    x, y = case(70, seed, levels)[0], case(70, seed + 9, levels)[0]
-    y = y + 0.3 * x
-    pearson, spearman = (correlation(x, y, ranks=r, shuffles=50) for r in (False, True))
-    assert pearson.value == pytest.approx(pearsonr(x, y).statistic, abs=1e-12)
-    assert spearman.value == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
-    turned = correlation(-x, y, ranks=True, shuffles=50)
-    assert turned.value == pytest.approx(-spearman.value)
-    assert turned.p_value == spearman.p_value  # two-sided
-
-
-def test_perfect_correlation_and_huge_numbers():
-    x = np.arange(6.0) * 1e200
-    found = correlation(x, x, ranks=False, shuffles=5000)
-    assert found.value == pytest.approx(1)
-    assert found.p_value == pytest.approx(2 / 720, abs=0.003)  # the order itself and its reverse, of 6!
-
-
-@pytest.mark.parametrize(
-    "x, y", [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5]), ([1], [1]), ([], [])], ids=str
-)
-@pytest.mark.parametrize("ranks", [True, False])
-def test_correlation_is_undefined_of_a_constant(x, y, ranks):
-    assert correlation(np.array(x, float), np.array(y, float), ranks=ranks) is None
 
 
 @pytest.mark.parametrize("measure", [auroc_with_p, risk_coverage, aurc, slope_p])

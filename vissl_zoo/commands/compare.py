@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             f"compare needs two evaluation folders first, not {len(options.evaluations)} (see --help)"
         )
-    from vissl_zoo.evaluation.measures import correlation
+    from vissl_zoo.evaluation.correlation import correlation
 
     a, b = options.evaluations
     x, y = read_pair(a, b, options.column_a, options.column_b)

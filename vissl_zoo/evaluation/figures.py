@@ -8,9 +8,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import roc_curve
-
-from vissl_zoo.evaluation.measures import risk_coverage
 
 SURE, UNSURE, NEUTRAL = "#1b7f79", "#c8553d", "#5b6770"
 # Each score has its own colour and dash, so that curves which lie on each other are still told apart.
@@ -66,6 +63,8 @@ def gallery(
 
 def roc(scores: Mapping[str, np.ndarray], correct: np.ndarray, areas: Mapping[str, float]) -> Figure:
     """ROC of each score (N,) as a test for a correct answer (N,) bool, with its AUROC in the legend."""
+    from sklearn.metrics import roc_curve
+
     figure = new_figure(4.8, 4.6)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#c9d0d5", lw=1)
@@ -126,6 +125,8 @@ def histogram(
 
 def risk_against_coverage(scores: Mapping[str, np.ndarray], correct: np.ndarray) -> Figure:
     """The error rate among the surest share of the images, by each score (N,); perfect order and chance beside them."""
+    from vissl_zoo.evaluation.measures import risk_coverage
+
     figure = new_figure(5.2, 3.8)
     axes = figure.subplots()
     for name, score in scores.items():

@@ -1,4 +1,4 @@
-"""Measures of a confidence score, with the chance that they are luck: AUROC, risk–coverage, correlation, slope.
+"""Measures of a confidence score, with the chance that they are luck: AUROC, risk–coverage, slope.
 
 A score is right by its order alone, so all of it goes through ranks, and ties count as the average over their orders.
 """
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap, permutation_test, rankdata
+
+from vissl_zoo.evaluation.correlation import unit
 
 SHUFFLES = 1000  # M of App. J
 RESAMPLES = 1000
@@ -23,13 +25,6 @@ class Auroc(NamedTuple):
     p_value: float
     ci_low: float
     ci_high: float
-
-
-class Correlation(NamedTuple):
-    """A signed correlation coefficient and its two-sided permutation p."""
-
-    value: float
-    p_value: float
 
 
 class RiskCoverage(NamedTuple):
@@ -117,22 +112,6 @@ def excess_aurc(confidence: np.ndarray, correct: np.ndarray) -> float:
     return aurc(confidence, correct) - aurc(correct.astype(np.float64), correct)
 
 
-def correlation(
-    x: np.ndarray, y: np.ndarray, *, ranks: bool, shuffles: int = SHUFFLES, seed: int = 0
-) -> Correlation | None:
-    """Pearson's correlation of two (N,), or Spearman's with `ranks`, and the share of shuffles at least as far from 0.
-
-    Returns:
-        None where it is undefined: one of them is constant, or has fewer than two values.
-    """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    x, y = (_unit(rankdata(v) if ranks else v) for v in (x, y))
-    value = float(np.clip(x @ y, -1, 1))
-    return Correlation(value, _p_of_sum(x, y, shuffles, seed, two_sided=True))
-
-
 def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, seed: int = 0) -> float:
     """Permutation p of the slope of the logistic regression of `correct` (N,) bool on x (N,), H0: slope <= 0 (App. J).
 
@@ -143,7 +122,7 @@ def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, see
     x, correct = _checked(x, correct)
     if np.ptp(x) == 0:
         return 1.0  # every shuffle has the same slope
-    return _p_of_sum(_unit(x), correct.astype(np.float64), shuffles, seed)
+    return _p_of_sum(unit(x), correct.astype(np.float64), shuffles, seed)
 
 
 def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,18 +134,11 @@ def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, n
     return confidence, correct
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    """Centred, and of length one. By the largest value first: the square of a huge one would overflow."""
-    centred = values - values.mean()
-    centred = centred / np.abs(centred).max()
-    return centred / np.linalg.norm(centred)
-
-
-def _p_of_sum(x: np.ndarray, y: np.ndarray, shuffles: int, seed: int, *, two_sided: bool = False) -> float:
-    """The share of the shuffles of y at which x · y is at least as large, or as far from 0."""
+def _p_of_sum(x: np.ndarray, y: np.ndarray, shuffles: int, seed: int) -> float:
+    """The share of the shuffles of y at which x · y is at least as large."""
 
     def statistic(shuffled: np.ndarray, axis: int) -> np.ndarray:
-        return np.abs(shuffled @ x) if two_sided else shuffled @ x
+        return shuffled @ x
 
     found = permutation_test(
         (y,),

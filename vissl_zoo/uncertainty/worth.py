@@ -15,8 +15,8 @@ from torch import nn
 from vissl_zoo.data import ImageTable
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
+from vissl_zoo.evaluation.correlation import correlation
 from vissl_zoo.evaluation.evaluation_run import run_protocols, write_results
-from vissl_zoo.evaluation.measures import correlation
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.hub import Record
 from vissl_zoo.hub.card_figures import auroc_table
