@@ -74,7 +74,7 @@ def test_evaluate_agrees_with_score(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path / "cache"))
     paths, found = scored(photos, tmp_path / "scores.parquet")
-    vissl_zoo.evaluation.evaluate(MODEL, photos, protocols=["gallery"], output_dir=tmp_path / "out")
+    vissl_zoo.evaluate(MODEL, photos, protocols=["gallery"], output_dir=tmp_path / "out")
     table = datasets.Dataset.from_parquet(str(tmp_path / "out" / "predictions.parquet"))
     names = [str(photos / path) for path in table["path"]]
     order = [names.index(path) for path in paths]

@@ -27,6 +27,7 @@ CPU_BATCH, DEVICE_BATCH = 32, 256  # on a CPU 32 images cost less each than 8; a
 NOT_FINITE = "the model's output is not finite"
 _CHUNK = 8  # images that a thread decodes at a time: a batch is spread over all threads
 _AHEAD = 3  # batches decoded ahead, at most
+_LEAST = 48  # pixels: crops of 32 lose more by a coarse decoding than larger ones
 
 
 class Embedded(NamedTuple):
@@ -323,8 +324,8 @@ def _decode_ahead(
 
 
 def _decode(run: _Run, decoded: _Decoded, slots: range) -> None:
-    # The same with and without canvases, so that the crop is the same, too.
-    least = None if run.exact else (run.crop.short, run.crop.short)
+    # A JPEG may come at a fraction of its size, of no less than twice this; with and without canvases the same.
+    least = None if run.exact else (max(run.crop.short, _LEAST),) * 2
     for slot in slots:
         try:
             image, original = run.table.read_with_size(int(decoded.rows[slot]), least)
