@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-from vissl_zoo.views.resample import add_rows, crop_taps, filter_taps, resized_crop
+from vissl_zoo.views.resample import add_rows, crop_sideways, crop_taps, filter_taps, taps_needed
 
 
 def random_boxes(height, width, number):
@@ -16,6 +16,13 @@ def random_boxes(height, width, number):
         h, w = generator.randint(1, height), generator.randint(1, width)
         boxes.append((generator.randint(0, height - h), generator.randint(0, width - w), h, w))
     return torch.tensor(boxes)
+
+
+def resized_crop(images, boxes, flip, size):
+    """Crops (B, 3, size, size) of images (B, 3, H, W), a box each, upright."""
+    canvas = images.shape[2:]
+    filters = crop_taps(boxes.to(images), flip, canvas, size, taps_needed(boxes, canvas, size))
+    return crop_sideways(images, torch.arange(len(images)), *filters).transpose(2, 3)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,7 @@ def test_resized_crop_equals_torchvision(height, width, size, dtype, tolerance):
     boxes = random_boxes(height, width, 20)
     images = torch.rand(20, 3, height, width, generator=generator, dtype=dtype)
     flip = torch.rand(20, generator=generator) < 0.5
-    ours = resized_crop(images, boxes.to(dtype), flip, size)
+    ours = resized_crop(images, boxes, flip, size)
     for image, box, mirrored, view in zip(images, boxes.tolist(), flip, ours, strict=True):
         theirs = F.resized_crop(image, *box, [size, size], antialias=True)
         if mirrored:
@@ -50,7 +57,7 @@ def test_resized_crop_equals_torchvision(height, width, size, dtype, tolerance):
 def dense(start, extent, length, size):
     """The filter as matrices (n, size, length)."""
     boxes = torch.stack([start, start, extent, extent], 1)
-    first, weights = crop_taps(boxes, torch.zeros(len(start), dtype=torch.bool), (length, length), size)[0]
+    first, weights = filter_taps(start, extent, length, size, taps_needed(boxes, (length, length), size)[0])
     index = first.unsqueeze(2) + torch.arange(weights.shape[2])
     return torch.zeros(len(start), size, length, dtype=torch.float64).scatter_(2, index, weights)
 

@@ -21,13 +21,13 @@ def gaussian_blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     transposed = matrix.transpose(1, 2)
     down, blurred = torch.empty_like(images), torch.empty_like(images)
     for first in range(0, size, BLOCK):
-        rows, band = slice(first, first + BLOCK), slice(max(first - radius, 0), first + BLOCK + radius)
+        part, band = slice(first, first + BLOCK), slice(max(first - radius, 0), first + BLOCK + radius)
         for channel in range(images.shape[1]):
-            torch.bmm(matrix[:, rows, band], images[:, channel, band], out=down[:, channel, rows])
+            torch.bmm(matrix[:, part, band], images[:, channel, band], out=down[:, channel, part])
+    down, across = down.flatten(1, 2), blurred.flatten(1, 2)
     for first in range(0, size, BLOCK):
-        columns, band = slice(first, first + BLOCK), slice(max(first - radius, 0), first + BLOCK + radius)
-        product = torch.bmm(down[..., band].flatten(1, 2), transposed[:, band, columns])
-        blurred[..., columns] = product.view(*images.shape[:3], -1)
+        part, band = slice(first, first + BLOCK), slice(max(first - radius, 0), first + BLOCK + radius)
+        torch.bmm(down[:, :, band], transposed[:, band, part], out=across[:, :, part])
     return blurred
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from vissl_zoo.views.blur import gaussian_blur
 from vissl_zoo.views.colour import Jitter, jitter_colours, jitter_numbers, luma
 from vissl_zoo.views.draws import ViewDraws
-from vissl_zoo.views.resample import Taps, crop_sideways, crop_taps
+from vissl_zoo.views.resample import Taps, crop_sideways, crop_taps, taps_needed
 
 # Numbers of views that are worked on together. On a CPU a core's share of them, and a few temporaries a third as
 # large, should stay in its caches; an accelerator takes more, since there each operation has its price.
-CHUNK, CHUNK_ON_DEVICE = 2**19, 2**25
+CHUNK, CHUNK_ON_DEVICE = 2**20, 2**25
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ class _Work(NamedTuple):
 
     @classmethod
     def of(cls, images: Tensor, boxes: Tensor, draws: ViewDraws, size: int, dtype: torch.dtype) -> _Work:
-        down, across = crop_taps(boxes, draws.flip, images.shape[2:], size)
         kind, *jitter = jitter_numbers(draws.factors, draws.order, draws.jitter)
-        numbers = [*down, *across, *jitter, draws.sigma]
-        numbers = [n.to(dtype) if n.is_floating_point() else n for n in numbers]
-        return cls(kind, draws.grayscale, draws.blur, _send(images.device, *numbers))
+        numbers = [n.to(dtype) for n in (boxes, *jitter, draws.sigma)]
+        taps = taps_needed(boxes, images.shape[2:], size)
+        boxes, *numbers, flip = _send(images.device, *numbers, draws.flip)
+        down, across = crop_taps(boxes, flip, images.shape[2:], size, taps)
+        down.weights.div_(255)
+        return cls(kind, draws.grayscale, draws.blur, [*down, *across, *numbers])
 
     def part(self, images: slice) -> _Work:
         """Of some images, (V * b, ...) each."""
@@ -91,8 +93,8 @@ def _render(images: Tensor, work: _Work, radius: int) -> Tensor:
     gray, blurred = grayscale.nonzero().squeeze(1), blur.nonzero().squeeze(1)
     order, back, gray, blurred = _send(images.device, order, order.argsort(), gray, blurred)
     *taps, matrix, mean_part, turn, sigma = (numbers.index_select(0, order) for numbers in work.numbers)
-    levels, image = images.to(sigma.dtype).div_(255), order % max(1, len(images))
-    pixels = crop_sideways(levels, image, Taps(*taps[:2]), Taps(*taps[2:]))
+    image = order % max(1, len(images))
+    pixels = crop_sideways(images.to(sigma.dtype), image, Taps(*taps[:2]), Taps(*taps[2:]))
     jitter_colours(pixels, Jitter(kind, matrix, mean_part, turn))
     if len(gray):
         level = luma(pixels.index_select(0, gray)).unsqueeze(1)

@@ -21,27 +21,25 @@ class Taps(NamedTuple):
     weights: Tensor  # (..., size, taps): of the pixels from there on; they sum to one
 
 
-def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Crop, resize to a square with the antialiased bilinear filter, and mirror where `flip` says so.
+def taps_needed(boxes: Tensor, canvas: tuple[int, int], size: int) -> tuple[int, int]:
+    """How many of a canvas's pixels make one of a view's at most, down and across; boxes (..., 4) on the CPU."""
+    most = boxes[..., 2:].flatten(0, -2).amax(0).tolist() if boxes.numel() else canvas
+    down, across = (min(math.ceil(2 * max(e / size, 1)), side) for e, side in zip(most, canvas, strict=True))
+    return down, across
 
-    images (B, 3, H, W) floating; boxes (B, 4) top, left, height, width in pixels, fractions allowed; flip (B,) bool
-    -> (B, 3, size, size). Each axis is scaled by itself, so a canvas that was squashed from the original gives the
-    crop its true aspect back.
+
+def crop_taps(
+    boxes: Tensor, flip: Tensor, canvas: tuple[int, int], size: int, taps: tuple[int, int]
+) -> tuple[Taps, Taps]:
+    """The filters down and across that crop boxes, resize them to a square and mirror them.
+
+    boxes (..., 4) floating: top, left, height, width in pixels of a canvas (height, width), fractions allowed;
+    flip (...) bool; taps as `taps_needed` gives them. Each axis is scaled by itself, so a canvas that was squashed
+    from the original gives the crop its true aspect back.
     """
-    filters = crop_taps(boxes.cpu().double(), flip.cpu(), images.shape[2:], size)
-    down, across = (Taps(f.first.to(images.device), f.weights.to(images)) for f in filters)
-    return crop_sideways(images, torch.arange(len(images), device=images.device), down, across).transpose(
-        2, 3
-    )
-
-
-def crop_taps(boxes: Tensor, flip: Tensor, canvas: tuple[int, int], size: int) -> tuple[Taps, Taps]:
-    """The filters down and across, on the CPU; boxes (..., 4) float64 and flip (...) as in `resized_crop`."""
-    corner, extent = boxes[..., :2], boxes[..., 2:]
-    most = extent.flatten(0, -2).amax(0).tolist() if extent.numel() else canvas
-    count = [min(math.ceil(2 * max(e / size, 1)), length) for e, length in zip(most, canvas, strict=True)]
-    down = filter_taps(corner[..., 0], extent[..., 0], canvas[0], size, count[0])
-    return down, filter_taps(corner[..., 1], extent[..., 1], canvas[1], size, count[1], flip)
+    top, left, height, width = boxes.unbind(-1)
+    down = filter_taps(top, height, canvas[0], size, taps[0])
+    return down, filter_taps(left, width, canvas[1], size, taps[1], flip)
 
 
 def crop_sideways(images: Tensor, index: Tensor, down: Taps, across: Taps) -> Tensor:
