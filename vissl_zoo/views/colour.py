@@ -39,33 +39,41 @@ def jitter_numbers(factors: Tensor, order: Tensor, jitter: Tensor) -> Jitter:
     return Jitter(kind, matrix, torch.where(blends == CONTRAST, 1 - factor, 0.0), factors[..., HUE])
 
 
-def jitter_colours(images: Tensor, jitter: Jitter) -> None:
+def jitter_colours(images: Tensor, jitter: Jitter, at_once: int = 2**31) -> None:
     """Brightness, contrast, saturation and hue, in the order of each image; in place.
-
-    images (N, 3, H, W) floating in [0, 1], sorted by `jitter.kind`, which lies on the CPU; the rest of it on theirs.
 
     The hue is the dear one, so it is computed once for all, and the blends move around it: step k takes the images
     that have more than k blends before their hue, and after it those that have not. In the order of `kind` these are
     slices: nothing is gathered or put back.
+
+    Args:
+        images: (N, 3, H, W) floating in [0, 1], sorted by `jitter.kind`.
+        jitter: theirs; `kind` lies on the CPU, the rest where the images lie.
+        at_once: images that one operation takes: so many that a processor's caches hold them.
     """
     pixels, weights = images.flatten(2), images.new_tensor(LUMA)
     start = torch.searchsorted(jitter.kind, torch.arange(1, 6, dtype=jitter.kind.dtype)).tolist() + [
         len(images)
     ]
+
+    def blend(step: int, first: int, stop: int) -> None:
+        for i in range(first, stop, at_once):
+            part = slice(i, min(i + at_once, stop))
+            _blend(pixels[part], weights, jitter.matrix[part, step], jitter.mean_part[part, step])
+
     for step in range(3):
-        _blend(pixels, weights, jitter, step, slice(start[step + 1], None))
-    shift_hue(pixels[start[0] : start[4]], jitter.turn[start[0] : start[4]])
+        blend(step, start[step + 1], len(images))
+    for i in range(start[0], start[4], at_once):
+        part = slice(i, min(i + at_once, start[4]))
+        shift_hue(pixels[part], jitter.turn[part])
     for step in range(3):
-        _blend(pixels, weights, jitter, step, slice(start[0], start[step + 1]))
+        blend(step, start[0], start[step + 1])
 
 
-def _blend(pixels: Tensor, weights: Tensor, jitter: Jitter, step: int, part: slice) -> None:
-    """In place clamp(matrix · colours + mean_part · mean gray) on a slice of the images (N, 3, pixels)."""
-    pixels = pixels[part]
-    if len(pixels):
-        means = pixels.mean(2) @ weights
-        summand = (means * jitter.mean_part[part, step]).view(-1, 1, 1)
-        torch.clamp(torch.baddbmm(summand, jitter.matrix[part, step], pixels), 0, 1, out=pixels)
+def _blend(pixels: Tensor, weights: Tensor, matrix: Tensor, mean_part: Tensor) -> None:
+    """In place clamp(matrix · colours + mean_part · mean gray): pixels (n, 3, P), matrix (n, 3, 3), mean_part (n,)."""
+    summand = (pixels.mean(2) @ weights).mul_(mean_part).view(-1, 1, 1)
+    torch.clamp(torch.baddbmm(summand, matrix, pixels), 0, 1, out=pixels)
 
 
 def shift_hue(pixels: Tensor, turn: Tensor) -> None:
@@ -77,8 +85,6 @@ def shift_hue(pixels: Tensor, turn: Tensor) -> None:
     hue. Solved for the distance to red, 6 d = 1 + (G + B - R - min) / chroma, and h lies on green's side where
     G > B. (Tried: `torch.where` over the six sectors, four times slower on a CPU.)
     """
-    if not len(pixels):
-        return
     red, green, blue = pixels.unbind(1)
     low = torch.minimum(red, green)
     low = torch.minimum(low, blue, out=low)
@@ -87,9 +93,10 @@ def shift_hue(pixels: Tensor, turn: Tensor) -> None:
     chroma = high - low
     hue = (green + blue).sub_(red).sub_(low)
     # Of a gray pixel 0 / tiny: any hue will do.
-    hue.div_(chroma.clamp_min(torch.finfo(pixels.dtype).tiny)).add_(1).copysign_(green - blue)
-    hue = torch.add(turn.view(-1, *[1] * (hue.ndim - 1)), hue, alpha=1 / 6)
-    hue.sub_(hue.floor())
+    safe = chroma.clamp_min(torch.finfo(pixels.dtype).tiny)
+    torch.addcdiv(pixels.new_ones(()), hue, safe, out=hue).copysign_(torch.sub(green, blue, out=safe))
+    whole = 1 + turn.view(-1, *[1] * (hue.ndim - 1))  # a turn more, so that nothing is below zero
+    torch.add(whole, hue, alpha=1 / 6, out=hue).frac_()
     # On [0, 1) the level clamp(6 |h - 1/2| - 1) for red, 1 - clamp(6 |h - 1/3| - 1) and 1 - clamp(6 |h - 2/3| - 1).
     for plane, centre in zip((red, green, blue), (1 / 2, 1 / 3, 2 / 3), strict=True):
         torch.sub(hue, centre, out=plane)

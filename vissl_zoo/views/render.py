@@ -14,9 +14,9 @@ from vissl_zoo.views.colour import Jitter, jitter_colours, jitter_numbers, luma
 from vissl_zoo.views.draws import ViewDraws
 from vissl_zoo.views.resample import Taps, crop_sideways, crop_taps, taps_needed
 
-# Numbers of views that are worked on together. On a CPU a core's share of them, and a few temporaries a third as
-# large, should stay in its caches; an accelerator takes more, since there each operation has its price.
-CHUNK, CHUNK_ON_DEVICE = 2**20, 2**25
+# Numbers of views that are worked on together; an accelerator takes more, since there each operation has its price.
+# On a CPU the colours, of many operations, take fewer at once: with their temporaries these stay in a core's cache.
+CHUNK, CHUNK_ON_DEVICE, IN_CACHE = 2**20, 2**25, 2**18
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ def render_views(
         out = torch.empty(views, batch, 3, size, size, dtype=dtype, device=device)
     work = _Work.of(images, boxes, draws, size, dtype)
     (shift,) = _send(device, -torch.tensor(finish.mean, dtype=dtype) / torch.tensor(finish.std, dtype=dtype))
-    numbers = CHUNK * torch.get_num_threads() if device.type == "cpu" else CHUNK_ON_DEVICE
-    shares = max(1, math.ceil(views * batch * 3 * size * size / numbers))
-    share = max(1, math.ceil(batch / shares))
-    for first in range(0, batch, share):
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    chunk, at_once = (CHUNK, IN_CACHE) if device.type == "cpu" else (CHUNK_ON_DEVICE, CHUNK_ON_DEVICE)
+    numbers = 3 * size * size
+    shares = max(1, math.ceil(views * batch * numbers / (chunk * threads)))
+    share, at_once = math.ceil(batch / shares), max(1, at_once * threads // numbers)
+    for first in range(0, batch, max(1, share)):
         part = slice(first, min(first + share, batch))
-        pixels = _render(images[part], work.part(part), radius)
+        pixels = _render(images[part], work.part(part), radius, at_once)
         pixels = pixels.view(views, -1, 3, size, size).transpose(3, 4)
         for channel, std in enumerate(finish.std):
             torch.add(shift[channel], pixels[:, :, channel], alpha=1 / std, out=out[:, part, channel])
@@ -77,13 +79,11 @@ class _Work(NamedTuple):
 
     def part(self, images: slice) -> _Work:
         """Of some images, (V * b, ...) each."""
-        *steer, numbers = self
-        return _Work(
-            *(t[:, images].flatten(0, 1) for t in steer), [t[:, images].flatten(0, 1) for t in numbers]
-        )
+        kind, grayscale, blur, *numbers = (t[:, images].flatten(0, 1) for t in (*self[:3], *self.numbers))
+        return _Work(kind, grayscale, blur, numbers)
 
 
-def _render(images: Tensor, work: _Work, radius: int) -> Tensor:
+def _render(images: Tensor, work: _Work, radius: int, at_once: int) -> Tensor:
     """Views (V * b, 3, size, size) of b canvases in [0, 1], lying on their side.
 
     What happens to which view is known on the CPU: the device gets indices, and the host never waits.
@@ -95,7 +95,7 @@ def _render(images: Tensor, work: _Work, radius: int) -> Tensor:
     *taps, matrix, mean_part, turn, sigma = (numbers.index_select(0, order) for numbers in work.numbers)
     image = order % max(1, len(images))
     pixels = crop_sideways(images.to(sigma.dtype), image, Taps(*taps[:2]), Taps(*taps[2:]))
-    jitter_colours(pixels, Jitter(kind, matrix, mean_part, turn))
+    jitter_colours(pixels, Jitter(kind, matrix, mean_part, turn), at_once)
     if len(gray):
         level = luma(pixels.index_select(0, gray)).unsqueeze(1)
         pixels.index_copy_(0, gray, level.expand(-1, 3, -1, -1))
