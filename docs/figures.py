@@ -3,13 +3,12 @@
     accelerate launch train.py                                                 # runs/demo
     accelerate launch train.py --seed 1 --output-dir runs/demo-seed1           # and so on, to seed 4
     accelerate launch train.py --method.variant beta --output-dir runs/beta
-    vissl-zoo evaluate runs/demo                                               # evaluations/demo-shapes
     vissl-zoo score shapes --split test --model runs/demo --output scores.parquet --gallery page.html
-    python docs/figures.py runs/demo runs/demo-seed* runs/beta --evaluation evaluations/demo-shapes --page page.html
+    python docs/figures.py runs/demo runs/demo-seed* runs/beta --page page.html
 
 The first run is the one that is shown. Runs that differ from it in the seed alone give the range over the seeds.
 Runs of its seed with other flags give the table of variants. The script writes docs/demo.json, copies the pictures
-of the first run and of its evaluation, takes a picture of the page by chromium, and renews the tables.
+of the first run's report, draws its gallery, takes a picture of the page by chromium, and renews the tables.
 """
 
 from __future__ import annotations
@@ -22,11 +21,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from vissl_zoo.data import open_images
+from vissl_zoo.evaluation import figures
+from vissl_zoo.output import short_number
+
 DOCS = Path(__file__).parent
-RUN_PICTURES = {"gallery.png": "gallery.png"}  # in the run's report/: here
-EVALUATION_PICTURES = {"roc.png": "roc.png", "kappa.png": "kappa.png"}
-KEPT = ("knn", "untrained", "uncertainty", "ambiguity", "seconds")  # of a report's metrics.json
-EVALUATED = ("knn", "linear", "uncertainty", "test_time", "corruption", "retrieval")
+PICTURES = {  # of the first run's report, and their names here
+    "uncertainty_knn_roc.png": "roc.png",
+    "uncertainty_knn_kappa.png": "kappa.png",
+}
+KEPT = ("knn", "untrained", "ambiguity", "seconds")  # of a report's metrics.json, beside the AUROC
 NO_FLAG = (
     "seed",
     "output_dir",
@@ -86,6 +92,22 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
+def gallery(run: Path, target: Path, count: int = 16) -> None:
+    """The test images of highest and lowest κ, with κ and the known ambiguity a under each."""
+    scores = pd.read_parquet(run / "report" / "predictions.parquet").sort_values("kappa", kind="stable")
+    table = open_images(read(run / "recipe.json")["data"]["path"], split="test")
+    blocks = [
+        [
+            (table.read(one.row), f"κ {short_number(one.kappa)}, a {one.ambiguity:.2f}")
+            for one in part.itertuples()
+        ]
+        for part in (scores[::-1][:count], scores[:count])
+    ]
+    titles = ("most certain: highest κ", "least certain: lowest κ")
+    figures.gallery(*blocks, titles).savefig(target, dpi=110)
+    print(target)
+
+
 def picture(page: Path, target: Path) -> None:
     """The top of an HTML page as a PNG file."""
     command = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1440"]
@@ -101,38 +123,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of the demo; the first one is shown")
-    parser.add_argument(
-        "--evaluation", type=Path, required=True, help="what `evaluate` left for the first run"
-    )
-    arguments = parser.parse_args()
-    parser.add_argument(
-        "--page", type=Path, help="what `score --gallery` wrote, to be pictured; needs chromium"
-    )
+    parser.add_argument("--page", type=Path, help="what `score --gallery` wrote; needs chromium")
+    parser.add_argument("--machine", help="where they ran, such as 'two cores without AVX-512'")
     arguments = parser.parse_args()
     shown, *_ = recipes = [read(run / "recipe.json") for run in arguments.runs]
     runs = []
     for run, recipe in zip(arguments.runs, recipes, strict=True):
         metrics = read(run / "report" / "metrics.json")
-        kept = {key: metrics[key] for key in KEPT if key in metrics}
+        kept = {key: metrics[key] for key in KEPT}
+        kept["uncertainty"] = {"knn": {"auroc": metrics["uncertainty"]["knn"]["auroc"]}}
         runs.append({"seed": recipe["seed"], "flags": flags(recipe, shown), "metrics": kept})
-    metrics = read(arguments.evaluation / "metrics.json")
-    evaluated = {key: metrics[key] for key in EVALUATED if key in metrics}
-    text = json.dumps(
-        rounded({"machine": arguments.machine, "runs": runs, "evaluation": evaluated}),
-        indent=1,
-        ensure_ascii=False,
-    )
-    for source, pictures in (
-        (arguments.runs[0] / "report", RUN_PICTURES),
-        (arguments.evaluation, EVALUATION_PICTURES),
-    ):
-        for name, here in pictures.items():
-            shutil.copyfile(source / name, DOCS / here)
-            print(DOCS / here)
-    if arguments.page:
-        picture(arguments.page, DOCS / "photos.png")
+    found = {"machine": arguments.machine, "runs": runs}
+    text = json.dumps(rounded(found), indent=1, ensure_ascii=False)
     (DOCS / "demo.json").write_text(text + "\n", encoding="utf-8")
     print(DOCS / "demo.json")
+    for name, here in PICTURES.items():
+        shutil.copyfile(arguments.runs[0] / "report" / name, DOCS / here)
+        print(DOCS / here)
+    gallery(arguments.runs[0], DOCS / "gallery.png")
+    if arguments.page:
+        picture(arguments.page, DOCS / "photos.png")
     sys.exit(subprocess.run([sys.executable, str(DOCS / "tables.py")], check=False).returncode)
 
 

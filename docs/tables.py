@@ -84,7 +84,7 @@ def demo() -> str:
     shown, rows = seeds[0], []
     for title, path, untrained in (
         ("kNN top-1", "knn.top1", "untrained.knn.top1"),
-        ("AUROC of κ for kNN correctness", "uncertainty.knn.auroc.kappa", None),
+        ("AUROC of κ for kNN correctness", "uncertainty.knn.auroc.kappa", "untrained.uncertainty.knn.auroc.kappa"),
         ("Spearman of the uncertainty with the ambiguity", "ambiguity.spearman.kappa", "ambiguity.spearman.untrained"),
         ("the same of edge density, no network", "ambiguity.spearman.edge_density", None),
         ("the same of pixel deviation, no network", "ambiguity.spearman.pixel_deviation", None),
@@ -116,9 +116,9 @@ def variants() -> str:
 
 def evaluation() -> str:
     """The AUROC of each score on the demo's run."""
-    found = _demo()["evaluation"]["uncertainty"]["knn"]["auroc"]
-    cells = [_interval(found[score]) for score in SCORES]
-    return _table(("AUROC for kNN correctness", *SCORES.values()), [("the demo's run", *cells)])
+    found = _demo()["runs"][0]["metrics"]["uncertainty"]["knn"]["auroc"]
+    rows = [(title, _three(found[score]), _interval(found[score])) for score, title in SCORES.items()]
+    return _table(("score", "AUROC for kNN correctness", "95 % interval"), rows, "lrl")
 
 
 BLOCKS = {
@@ -164,9 +164,11 @@ def _demo() -> dict[str, Any]:
 
 
 def _at(metrics: dict[str, Any], path: str) -> Any:
+    """A figure by its dotted name, without its interval."""
+    found: Any = metrics
     for part in path.split("."):
-        metrics = metrics[part]
-    return metrics
+        found = found[part]
+    return found["value"] if isinstance(found, dict) else found
 
 
 def _three(value: Any) -> str:
@@ -175,12 +177,8 @@ def _three(value: Any) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _interval(value: dict[str, float] | None) -> str:
-    if value is None:
-        return "–"
-    if value["ci_low"] is None:
-        return _three(value)
-    return f"{value['value']:.3f} ({value['ci_low']:.3f} to {value['ci_high']:.3f})"
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['ci_low']:.3f} to {value['ci_high']:.3f}" if value.get("ci_low") is not None else "–"
 
 
 if __name__ == "__main__":
