@@ -2,8 +2,7 @@
 
 A data loader prepares batches ahead of time. Were it left running between its turns, it would slow down the others
 and start its next turn with batches that cost it nothing; so all processes of a contestant are stopped (SIGSTOP) until
-it is its turn again, and a turn ends with about as many batches under way as it began with. Apart, the peak memory of
-each can be told, too: that of its process tree, without the file pages (libraries, memory maps) that all share.
+it is its turn again, and a turn ends with about as many batches under way as it began with.
 """
 
 from __future__ import annotations
@@ -13,22 +12,21 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from measure import say, synchronize
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.speed import synchronize
 
-SAMPLES_PER_SECOND = 20  # of the memory
 PATIENCE = 600.0  # seconds that a contestant may need to start or for a turn
 
 
@@ -110,8 +108,6 @@ class Contestant:
 
     Attributes:
         info: what it said when it was ready.
-        start_seconds: how long that took.
-        peak: bytes, the largest memory seen while it started and in `memory`; None where the system cannot tell.
 
     Raises:
         Missing: a package that it needs is not installed.
@@ -120,23 +116,20 @@ class Contestant:
     """
 
     def __init__(self, name: str, target: Callable[..., None], *arguments: Any):
-        self.name, self.peak = name, None
+        self.name = name
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         file, log = tempfile.mkstemp(prefix="contestant_", suffix=".log")
         os.close(file)
         self._log = Path(log)
         self._process = context.Process(target=_child, args=(theirs, target, arguments, log))
-        start = time.perf_counter()
         self._process.start()
         theirs.close()
         try:
-            with self._watched():
-                self.info = self._receive("ready")
+            self.info = self._receive("ready")
         except BaseException:
             self.close()
             raise
-        self.start_seconds = time.perf_counter() - start
         self._signal("SIGSTOP")
 
     def turn(self, seconds: float) -> Turn:
@@ -148,12 +141,6 @@ class Contestant:
         self._signal("SIGSTOP")
         after = tree_processor_seconds(self._process.pid)
         return turn if after is None else replace(turn, processor_seconds=after - before)
-
-    def memory(self, seconds: float) -> int | None:
-        """Bytes at the peak, of its start and of a turn that is watched, which costs time and is not timed."""
-        with self._watched():
-            self.turn(seconds)
-        return self.peak
 
     def close(self) -> None:
         """End it and its workers."""
@@ -204,54 +191,37 @@ class Contestant:
             with suppress(ProcessLookupError):  # it has ended
                 os.killpg(self._process.pid, getattr(signal, name))
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Keep the largest memory seen in `peak`."""
-        over = threading.Event()
 
-        def watch() -> None:
-            while not over.wait(1 / SAMPLES_PER_SECOND):
-                now = tree_memory(self._process.pid)
-                if now is not None:
-                    self.peak = max(self.peak or 0, now)
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+def take_turns(started: dict[str, Contestant], repeats: int, seconds: float) -> dict[str, list[Turn]]:
+    """The turns of each contestant, one after the other, after one of each that does not count."""
+    turns: dict[str, list[Turn]] = {name: [] for name in started}
+    for repeat in range(repeats + 1):
+        for name, contestant in started.items():
+            turn = contestant.turn(seconds)
+            if repeat:
+                turns[name].append(turn)
+        rates = ", ".join(f"{name} {taken[-1].rate:.4g}/s" for name, taken in turns.items() if taken)
+        say(f"turn {repeat} of {repeats}: {rates}")
+    return turns
 
 
-def tree_memory(root: int) -> int | None:
-    """Bytes of anonymous and shared memory of a process and its descendants; None where /proc does not tell.
-
-    A page that several of them share is counted once, in proportional shares (PSS): workers are forks of their parent.
-    """
-    rollups = _read_tree(root, "smaps_rollup")
-    lines = [line for rollup in rollups for line in rollup.splitlines()]
-    kilobytes = sum(int(x.split()[1]) for x in lines if x.startswith(("Pss_Anon:", "Pss_Shmem:")))
-    return 1024 * kilobytes if rollups else None
+def processor_ratio(ours: list[Turn], peer: list[Turn]) -> float | None:
+    """Median ratio of images for one core's second; None where the system does not tell."""
+    pairs = [(a.processor_rate, b.processor_rate) for a, b in zip(ours, peer, strict=True)]
+    return None if any(None in pair for pair in pairs) else median(a / b for a, b in pairs)
 
 
 def tree_processor_seconds(root: int) -> float | None:
     """Seconds that processors have worked for a process and its living descendants; None where /proc does not tell."""
-    stats = [stat.rsplit(")", 1)[1].split() for stat in _read_tree(root, "stat")]  # a name may hold spaces
-    ticks = sum(int(stat[11]) + int(stat[12]) for stat in stats)  # in user and in system mode
-    return ticks / os.sysconf("SC_CLK_TCK") if stats else None
-
-
-def _read_tree(root: int, name: str) -> list[str]:
-    """/proc/PID/`name` of a process and its descendants; none off Linux."""
-    found, waiting = [], [root]
+    ticks, found, waiting = 0, False, [root]
     while waiting:
         pid = waiting.pop()
-        with suppress(OSError, ValueError):  # it has just ended
-            found.append(Path(f"/proc/{pid}/{name}").read_text())
+        with suppress(OSError, ValueError):  # it has just ended, or there is no /proc
+            stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()  # a name may hold spaces
+            ticks, found = ticks + int(stat[11]) + int(stat[12]), True  # in user and in system mode
             for task in Path(f"/proc/{pid}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
-    return found
+    return ticks / os.sysconf("SC_CLK_TCK") if found else None
 
 
 def _child(connection: Connection, target: Callable[..., None], arguments: tuple, log: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from measure import Line, Report, Target, compare, in_turns, say, with_version
+from measure import Report, Target, compare, in_turns, say, with_version
 from options import Options, main
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
@@ -22,7 +22,6 @@ from torch import Tensor
 from vissl_zoo.evaluation.neighbours import MOST_NEIGHBOURS, TEMPERATURE, nearest, predict_for_every_k
 
 CLASSES = 10
-SMALL_K = 20
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,11 @@ def measure(options: KnnOptions, report: Report) -> None:
         bank, queries, width, repeats = 2_000, 200, 64, 2
     features, labels = clusters(bank + queries, width)
     learnt, asked = features[:bank], features[bank:]
-    truth = labels[bank:]
-    known = labels[:bank]
+    known, truth = labels[:bank], labels[bank:]
     said: dict[str, np.ndarray] = {}
 
-    def one(k: int) -> np.ndarray:
-        return vote(*nearest(asked, learnt, k), known).numpy()
+    def one() -> np.ndarray:
+        return vote(*nearest(asked, learnt, MOST_NEIGHBOURS), known).numpy()
 
     def every() -> np.ndarray:
         similarity, index = nearest(asked, learnt, MOST_NEIGHBOURS)
@@ -65,46 +63,23 @@ def measure(options: KnnOptions, report: Report) -> None:
         )
         return classifier.fit(learnt.numpy(), known.numpy()).predict(asked.numpy())
 
-    work = {
-        "all": every,
-        "one": lambda: one(MOST_NEIGHBOURS),
-        "few": lambda: one(SMALL_K),
-        "scikit-learn": scikit,
-    }
-    say(f"knn: {bank:,} × {queries:,} × {width}")
+    size = f"{bank:,} × {queries:,} × {width}"
+    say(f"knn: {size}")
+    work = {"all": every, "one": one, "scikit-learn": scikit}
     calls = {name: (lambda n=name, call=call: said.update({n: call()})) for name, call in work.items()}
     seconds = in_turns(calls, repeats)
-    for line in lines(seconds, f"{bank:,} × {queries:,} × {width}"):
-        line.details.update(agreement(said, truth.numpy()))
-        report.add(line)
-
-
-def lines(seconds: dict[str, list[float]], size: str) -> list[Line]:
-    """What was found; the ratio to scikit-learn is a speed, so larger is better."""
-    title, against = f"knn: {size}", "ours, one k = "
-    found = [
-        compare(
-            f"{title}, all {MOST_NEIGHBOURS} k beside one k = {k}",
-            "s",
-            seconds["all"],
-            seconds[name],
-            against=f"{against}{k}",
-            target=Target("≤", 1.1),
-        )
-        for name, k in (("one", MOST_NEIGHBOURS), ("few", SMALL_K))
-    ]
-    speeds = {name: [1 / second for second in taken] for name, taken in seconds.items()}
-    found.append(
-        compare(
-            f"{title}, one k = {MOST_NEIGHBOURS}",
-            "searches/s",
-            speeds["one"],
-            speeds["scikit-learn"],
-            against=f"{with_version('scikit-learn')}, brute force",
-            target=Target("≥", 2.0),
-        )
+    details = agreement(said, truth.numpy())
+    every_k = f"knn: {size}, all {MOST_NEIGHBOURS} k beside one k = {MOST_NEIGHBOURS}"
+    against, target = f"ours, one k = {MOST_NEIGHBOURS}", Target("≤", 1.1)
+    report.add(
+        compare(every_k, "s", seconds["all"], seconds["one"], against=against, target=target, details=details)
     )
-    return found
+    speeds = {name: [1 / second for second in taken] for name, taken in seconds.items()}
+    one_k = f"knn: {size}, one k = {MOST_NEIGHBOURS}"
+    against, target = f"{with_version('scikit-learn')}, brute force", Target("≥", 2.0)
+    report.add(
+        compare(one_k, "searches/s", speeds["one"], speeds["scikit-learn"], against=against, target=target)
+    )
 
 
 def clusters(count: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:

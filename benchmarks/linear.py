@@ -3,7 +3,7 @@
     python benchmarks/linear.py --output linear.jsonl          # scikit-learn is a dependency of the project
 
 Embeddings of 512 numbers in ten overlapping clusters, 100 epochs in batches of 512. Eight rates are trained at once on
-the same batches, as the linear evaluation tells them apart: with bfloat16 products where its trial finds these faster.
+the same batches, as the linear evaluation tells them apart: with bfloat16 products where the hardware computes in it.
 One is trained in float32, as the classifier that is reported. The yardstick is a logistic regression by L-BFGS as it
 comes: its time is no target.
 """
@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 from knn import CLASSES, clusters
-from measure import Line, Report, Target, compare, in_turns, say, with_version
+from measure import Report, Target, compare, in_turns, say, with_version
 from options import Options, main
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -59,56 +59,33 @@ def measure(options: LinearBenchmarkOptions, report: Report) -> None:
         model = LogisticRegression(max_iter=200)
         return model.fit(features[:images].numpy(), labels[:images].numpy())
 
+    size = f"{images:,} × {width}, {epochs} epochs"
+    say(f"linear: {size}")
     work = {
         "eight": lambda: ours(rates, narrow=True),
         "one": lambda: ours((RATE,)),
-        "eight in float32": lambda: ours(rates),
         "scikit-learn": yardstick,
     }
-    say(f"linear: {images:,} × {width}, {epochs} epochs")
     calls = {name: (lambda n=name, call=call: trained.update({n: call()})) for name, call in work.items()}
     seconds = in_turns(calls, repeats)
-    tested = features[images:], labels[images:]
-    size = f"{images:,} × {width}, {epochs} epochs"
-    for line in lines(seconds, accuracies(trained, *tested), size, len(rates)):
-        report.add(line)
-
-
-def lines(seconds: dict[str, list[float]], top1: dict[str, float], size: str, rates: int) -> list[Line]:
-    """What was found."""
-    return [
-        compare(
-            f"linear: {size}, {rates} learning rates beside one",
-            "s",
-            seconds["eight"],
-            seconds["one"],
-            float32=seconds["eight in float32"],
-            against="ours, one learning rate",
-            target=Target("≤", 1.5),
-            details=top1,
-        ),
-        compare(
-            f"linear: {size}, {rates} learning rates beside logistic regression",
-            "s",
-            seconds["eight"],
-            seconds["scikit-learn"],
-            against=f"{with_version('scikit-learn')}, a yardstick",
-            details=top1,
-        ),
-    ]
+    details = accuracies(trained, features[images:], labels[images:])
+    for name, beside, against, target in (
+        ("one", "one", "ours, one learning rate", Target("≤", 1.5)),
+        ("scikit-learn", "logistic regression", f"{with_version('scikit-learn')}, a yardstick", None),
+    ):
+        title = f"linear: {size}, {len(rates)} learning rates beside {beside}"
+        asked = {"against": against, "target": target, "details": details}
+        report.add(compare(title, "s", seconds["eight"], seconds[name], **asked))
 
 
 def accuracies(trained: dict[str, object], features: Tensor, labels: Tensor) -> dict[str, float]:
-    """Top-1 on held-out embeddings: of the best of the eight in either precision, of the one, and of the yardstick."""
+    """Top-1 on held-out embeddings: of the best of the eight, of the one, and of the yardstick."""
     found = {}
-    for name in ("one", "eight", "eight in float32"):
+    for name in ("one", "eight"):
         weight, bias = trained[name]
-        scores = (features @ weight.flatten(0, 1).T + bias.flatten()).unflatten(
-            1, weight.shape[:2]
-        )  # (N, R, C)
-        found[f"top1_{name.replace(' ', '_')}"] = (
-            (scores.argmax(2) == labels[:, None]).double().mean(0).max().item()
-        )
+        scores = features @ weight.flatten(0, 1).T + bias.flatten()
+        right = scores.unflatten(1, weight.shape[:2]).argmax(2) == labels[:, None]  # (N, R)
+        found[f"top1_{name}"] = right.double().mean(0).max().item()
     guesses = trained["scikit-learn"].predict(features.numpy())
     return {**found, "top1_scikit_learn": float((guesses == labels.numpy()).mean())}
 

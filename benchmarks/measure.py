@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from vissl_zoo.speed import synchronize
+from vissl_zoo.cpu.cores import usable_cores
 
+NO_BFLOAT16 = "this machine does not compute in bfloat16"
 FLAGS_OF_INTEREST = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 
 
@@ -48,9 +49,7 @@ class Line:
         against: who the peer is, with its version.
         ratio: ours / peer, the median over pairs measured one after the other.
         spread: the smallest and the largest ratio of a pair.
-        float32_ratio: the same with ours in plain float32; None where the precision does not enter.
-        difference: ours - peer, where that is what counts.
-        target: what the difference, or else the ratio, has to reach.
+        target: what the ratio has to reach.
         repeats: timed turns of each.
         quick: from a --quick run, which shows that the script works and not how fast anything is.
         reason: why a figure is missing.
@@ -64,8 +63,6 @@ class Line:
     against: str = ""
     ratio: float | None = None
     spread: tuple[float, float] | None = None
-    float32_ratio: float | None = None
-    difference: float | None = None
     target: Target | None = None
     repeats: int = 0
     quick: bool = False
@@ -75,8 +72,7 @@ class Line:
     @property
     def reached(self) -> bool | None:
         """Whether the target is reached; None without a target or without a figure."""
-        figure = self.ratio if self.difference is None else self.difference
-        return None if self.target is None or figure is None else self.target.reached_by(figure)
+        return None if self.target is None or self.ratio is None else self.target.reached_by(self.ratio)
 
     def described(self) -> dict[str, Any]:
         """The JSON object: the fields, `reached`, the threads and the machine."""
@@ -106,45 +102,22 @@ class Report:
                 file.write(text + "\n")
 
 
-def compare(
-    name: str,
-    unit: str,
-    ours: Sequence[float],
-    peer: Sequence[float],
-    *,
-    float32: Sequence[float] | None = None,
-    **fields: Any,
-) -> Line:
+def compare(name: str, unit: str, ours: Sequence[float], peer: Sequence[float], **fields: Any) -> Line:
     """A line from measurements taken in turns: `ours[i]` and `peer[i]` are neighbours in time."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
-    return Line(
-        name,
-        unit,
-        median(ours),
-        median(peer),
-        ratio=median(ratios),
-        spread=(min(ratios), max(ratios)),
-        float32_ratio=None if float32 is None else median(a / b for a, b in zip(float32, peer, strict=True)),
-        repeats=len(ratios),
-        **fields,
-    )
+    measured = {"ratio": median(ratios), "spread": (min(ratios), max(ratios)), "repeats": len(ratios)}
+    return Line(name, unit, median(ours), median(peer), **measured, **fields)
 
 
 def in_turns(
-    calls: Mapping[str, Callable[[], object]],
-    repeats: int,
-    *,
-    warm_up: int = 1,
-    device: torch.device | str = "cpu",
+    calls: Mapping[str, Callable[[], object]], repeats: int, *, warm_up: int = 1
 ) -> dict[str, list[float]]:
     """Seconds of each call, by name, each called `repeats` times in turns after `warm_up` untimed turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warm_up + repeats):
         for name, call in calls.items():
-            synchronize(torch.device(device))
             start = time.perf_counter()
             call()
-            synchronize(torch.device(device))
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
@@ -163,11 +136,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def set_threads(threads: int | None) -> None:
     """Let torch and the libraries of this process and of those that it starts use so many threads."""
     if threads is not None:
@@ -178,6 +146,12 @@ def set_threads(threads: int | None) -> None:
 def default_device() -> torch.device:
     """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until an accelerator has done all it was told; of a CPU nothing is ever pending."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def with_version(package: str) -> str:

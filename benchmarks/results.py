@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def render(lines: list[dict[str, Any]], pictures: Iterable[Path] = ()) -> str:
-    """The page. `pictures` lie beside it."""
+def render(lines: list[dict[str, Any]]) -> str:
+    """The page."""
     parts = [HEAD]
     parts += [f"{described}\n" for described in dict.fromkeys(_machine(line) for line in lines)]
     if any(line["quick"] for line in lines):
@@ -38,38 +37,26 @@ def render(lines: list[dict[str, Any]], pictures: Iterable[Path] = ()) -> str:
     if missing:
         parts.append("## Not measured\n")
         parts.append("\n".join(f"- {line['name']}: {line['reason']}" for line in missing) + "\n")
-    curves = [line for line in lines if "statement" in line["details"]]
-    if curves:
-        parts.append("## Scaling\n")
-        parts.append("\n".join(_curve(line) for line in curves) + "\n")
-    parts += [f"![{picture.stem.replace('_', ': ')}]({picture.name})\n" for picture in pictures]
     return "\n".join(parts)
 
 
 def _table(lines: list[dict[str, Any]]) -> str:
     rows = [
-        "| what | ours | peer | unit | ratio | ratio in float32 | target | reached |",
-        "|---|---:|---:|---|---:|---:|---:|---|",
+        "| what | ours | peer | unit | ratio | target | reached |",
+        "|---|---:|---:|---|---:|---:|---|",
     ]
     for line in lines:
         peer = "–" if line["peer"] is None else f"{figure_of(line['peer'])} ({line['against']})"
         cells = [line["name"], figure_of(line["ours"]), peer, line["unit"], _ratio(line)]
-        cells += [figure_of(line["float32_ratio"]), line["target"] or "–", _verdict(line["reached"])]
+        cells += [line["target"] or "–", _verdict(line["reached"])]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
 
 def _ratio(line: dict[str, Any]) -> str:
-    """What the target is held against: the difference with its unit, or else the ratio with its spread."""
-    if line["difference"] is not None:
-        unit, error = (line["details"].get(key) for key in ("difference_unit", "standard_error"))
-        if error is not None:
-            return f"{line['difference']:+.2f} ± {error:.2f} {unit}, {line['repeats']} seeds"
-        return f"{line['difference']:+.2f} {unit}" if unit else "–"
-    if line["ratio"] is None:
-        return "–"
-    spread = line["spread"]
-    return figure_of(line["ratio"]) + (f" ({figure_of(spread[0])}–{figure_of(spread[1])})" if spread else "")
+    """The ratio with its spread."""
+    spread = f" ({'–'.join(map(figure_of, line['spread']))})" if line["spread"] else ""
+    return figure_of(line["ratio"]) + spread
 
 
 def figure_of(value: float | None) -> str:
@@ -84,13 +71,6 @@ def figure_of(value: float | None) -> str:
 
 def _verdict(reached: bool | None) -> str:
     return "–" if reached is None else "yes" if reached else "**no**"
-
-
-def _curve(line: dict[str, Any]) -> str:
-    pairs = ", ".join(
-        f"{x:,}: {figure_of(y)}" for x, y in zip(line["details"]["x"], line["details"]["y"], strict=True)
-    )
-    return f"- {line['name'].removeprefix('scaling: ')}: {line['details']['statement']}. {pairs}."
 
 
 def _machine(line: dict[str, Any]) -> str:

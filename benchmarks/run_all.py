@@ -1,11 +1,10 @@
 """Run the benchmarks, each in a process of its own, and write results.jsonl and RESULTS.md.
 
-    pip install lightly==1.6.0 kornia
-    python benchmarks/run_all.py                          # a quarter of an hour on two cores; leave the machine alone
-    python benchmarks/run_all.py --only training views    # the lines of the others are kept
-    python benchmarks/run_all.py --only accuracy --data.path cifar10/      # hours
+    pip install lightly==1.6.0
+    python benchmarks/run_all.py                          # ten minutes on two cores; leave the machine alone
+    python benchmarks/run_all.py --only training scoring  # the lines of the others are kept
 
-One that fails loses only its own lines: a line says why. `accuracy` is run only when it is named.
+One that fails loses only its own lines: a line says why.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 
 HERE = Path(__file__).resolve().parent
-Script = Literal["training", "views", "scoring", "knn", "linear", "scaling", "accuracy"]
-SCRIPTS: tuple[Script, ...] = ("training", "views", "scoring", "knn", "linear", "scaling", "accuracy")
-TAKES_DATA = ("training", "accuracy")
+Script = Literal["training", "scoring", "knn", "linear"]
+SCRIPTS: tuple[Script, ...] = ("training", "scoring", "knn", "linear")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Data:
     """The images."""
 
     path: str | None = None
-    """CIFAR-10, for training and accuracy; by default the embedded shapes, and no photos for accuracy."""
+    """CIFAR-10 or the like, to train on; by default the embedded shapes."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,13 @@ class RunAllOptions:
 
     data: Data = field(default_factory=Data)
     only: tuple[Script, ...] = ()
-    """Which benchmarks to run; by default all but accuracy."""
+    """Which benchmarks to run; by default all."""
     quick: bool = False
     """Small sizes and few repeats, to see that all works: no figures to rely on."""
     threads: int | None = None
     """Threads of torch and its libraries in each benchmark."""
     output_dir: str = str(HERE)
-    """Where results.jsonl, RESULTS.md and the pictures go."""
+    """Where results.jsonl and RESULTS.md go."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,13 +65,13 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"benchmarks/run_all.py: {error}", file=sys.stderr)
         return 2
-    chosen = options.only or tuple(script for script in SCRIPTS if script != "accuracy")
+    chosen = options.only or SCRIPTS
     set_threads(options.threads)  # the figures of a failure, too, say how many there were
     kept = {script: lines_of(script, read_lines(folder / "results.jsonl")) for script in SCRIPTS}
     failed = []
     for script in (s for s in SCRIPTS if s in chosen):
         say(f"=== {script}")
-        kept[script], code = run(script, options, folder)
+        kept[script], code = run(script, options)
         if code:
             failed.append(script)
         write(folder, [line for script in SCRIPTS for line in kept[script]])
@@ -81,15 +79,14 @@ def main(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def run(script: Script, options: RunAllOptions, folder: Path) -> tuple[list[dict], int]:
+def run(script: Script, options: RunAllOptions) -> tuple[list[dict], int]:
     """The lines that a script wrote, with one that says so if it failed, and its exit code."""
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "lines.jsonl"
         command = [sys.executable, str(HERE / f"{script}.py"), "--output", str(output)]
         command += ["--quick"] if options.quick else []
         command += [] if options.threads is None else ["--threads", str(options.threads)]
-        command += ["--pictures", str(folder)] if script == "scaling" else []
-        if script in TAKES_DATA and options.data.path is not None:
+        if script == "training" and options.data.path is not None:
             command += ["--data.path", options.data.path]
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
@@ -112,8 +109,7 @@ def write(folder: Path, lines: list[dict]) -> None:
     """Write both files, after every benchmark: an interrupted call loses only what it was at."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / "results.jsonl").write_text(text, encoding="utf-8")
-    pictures = sorted(folder.glob("scaling_*.png"))
-    (folder / "RESULTS.md").write_text(render(lines, pictures), encoding="utf-8")
+    (folder / "RESULTS.md").write_text(render(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 ResNet-18 at 224 px over generated JPEGs of several sizes, or the images in --data.path. The peer does what timm's
 inference.py does: its ImageDataset, create_loader with its evaluation transform (PIL) and two workers, float32, the
-bare network without a classifier, and embeddings as NumPy arrays as a result. Ours has a κ head on top of that.
-A turn is a pass over the whole folder; the first, in which ours makes its trial, is in `details`.
+bare network without a classifier, and embeddings as NumPy arrays as a result. Ours has a κ head on top of that, and
+runs in bfloat16 where the hardware computes in it, and in float32. A turn is a pass over the whole folder.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
 
 import numpy as np
 import timm
 import torch
-from contestants import Contestant, Turn, Turns
-from measure import Line, Report, Target, compare, default_device, in_turns, say, with_version
+from contestants import Contestant, Turns, take_turns
+from measure import NO_BFLOAT16, Line, Report, Target, default_device, say, with_version
 from options import Options, main
-from pictures import write_folder
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from training import processor_ratio
+from training import beside
 
 import vissl_zoo  # noqa: F401  (registers the models)
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.data import open_images
-from vissl_zoo.inference import embed
+from vissl_zoo.inference import embed, forward
+from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 
 MODEL, PEER_MODEL, SIZE = "vi_simsiam_resnet18", "resnet18", 224
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp")
+PHOTO_SIZES = ((480, 640), (640, 480), (375, 500), (768, 1024), (600, 600))  # height, width
+FASTER = {"bfloat16": Target("≥", 2.2), "float32": Target("≥", 1.25)}
 
 
 @dataclass(frozen=True)
@@ -54,69 +55,49 @@ class ScoringOptions(Options):
     photos: int = 512
     """How many photos are generated."""
     workers: int | None = None
-    """Workers of timm's loader: 2, or 16 on a GPU."""
+    """Workers of timm's loader, and threads that decode for ours: 2, or 16 on a GPU."""
     repeats: int = 3
     """Passes of each that count."""
 
 
 def measure(options: ScoringOptions, report: Report) -> None:
-    """Score, then take κ apart."""
+    """Score in turns, then count κ's operations."""
     workers = options.workers if options.workers is not None else (16 if torch.cuda.is_available() else 2)
-    repeats = 1 if options.quick else options.repeats
+    against = f"{with_version('timm')}, its inference loop, float32, {workers} workers"
     with contextlib.ExitStack() as stack:
         folder = options.data.path
         if folder is None:
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
-            count = 8 if options.quick else options.photos
-            folder = str(write_folder(Path(scratch) / "photos", count))
+            folder = str(write_photos(Path(scratch) / "photos", 8 if options.quick else options.photos))
         say("scoring: starting")
         started = {
             name: stack.enter_context(Contestant(name, target, folder, *arguments))
             for name, target, arguments in (
-                ("ours", ours, (False, workers)),
-                ("ours, float32", ours, (True, workers)),
+                ("bfloat16", ours, (True, workers)),
+                ("float32", ours, (False, workers)),
                 ("timm", peer, (workers,)),
             )
+            if name != "bfloat16" or bfloat16_is_native(default_device())
         }
-        turns: dict[str, list[Turn]] = {name: [] for name in started}
-        for repeat in range(repeats + 1):
-            for name, contestant in started.items():
-                turns[name].append(contestant.turn(0.0))
-            say(
-                f"pass {repeat} of {repeats}: {', '.join(f'{n} {t[-1].rate:.3g}/s' for n, t in turns.items())}"
-            )
-    first = {name: taken.pop(0).rate for name, taken in turns.items()}
-    rates = {name: [turn.rate for turn in taken] for name, taken in turns.items()}
-    line = compare(
-        f"scoring: a folder of photos, ResNet-18, {SIZE} px",
-        "images/s",
-        rates["ours"],
-        rates["timm"],
-        float32=rates["ours, float32"],
-        against=f"{with_version('timm')}, its inference loop, float32, {workers} workers",
-        target=Target("≥", 2.2),
-        details={
-            "first_pass": first,
-            "ratio_of_processor_time": processor_ratio(turns["ours"], turns["timm"]),
-        },
-    )
-    report.add(line)
-    batch = 256 if default_device().type == "cuda" else 16  # of 16 a GPU does nothing but start its kernels
-    for line in kappa_share(1 if options.quick else 12, 2 if options.quick else batch):
-        report.add(line)
+        turns = take_turns(started, 1 if options.quick else options.repeats, 0.0)
+    for precision, target in FASTER.items():
+        name = f"scoring: {precision}, a folder of photos, ResNet-18, {SIZE} px"
+        if precision in turns:
+            report.add(beside(name, turns[precision], turns["timm"], against, target))
+        else:
+            report.add(Line(name, "images/s", target=target, reason=NO_BFLOAT16))
+    report.add(kappa_share())
 
 
-def ours(turns: Turns, folder: str, exact: bool, workers: int) -> None:
-    """`embed` over the whole folder, as `vissl-zoo score` calls it; `exact` is plain float32.
-
-    As many threads decode as timm has workers.
-    """
+def ours(turns: Turns, folder: str, bfloat16: bool, workers: int) -> None:
+    """`embed` over the whole folder, as `vissl-zoo score` calls it, in one precision or the other."""
+    forward.bfloat16_is_native = lambda device: bfloat16
     torch.manual_seed(0)
     model = timm.create_model(MODEL, num_classes=0).eval().to(take_device())
     table = open_images(folder)
 
     def unit() -> int:
-        scored = list(embed(model, table, SIZE, exact=exact, workers=max(1, workers)))
+        scored = list(embed(model, table, SIZE, workers=max(1, workers)))
         assert all(error is None for batch in scored for error in batch.errors)
         return sum(len(batch.rows) for batch in scored)
 
@@ -148,64 +129,41 @@ def peer(turns: Turns, folder: str, workers: int) -> None:
     turns.run(unit, device)
 
 
-def kappa_share(repeats: int, batch: int) -> list[Line]:
-    """κ's share of the FLOPs and of the time of a forward pass in float32."""
-    device = default_device()
-    model = timm.create_model(MODEL, num_classes=0).eval().to(device)
-    x = torch.randn(batch, 3, SIZE, SIZE, device=device)
+def kappa_share() -> Line:
+    """κ's share of the floating-point operations of a forward pass."""
+    model, x = timm.create_model(MODEL, num_classes=0).eval(), torch.randn(2, 3, SIZE, SIZE)
 
     @torch.inference_mode()
-    def flops(call) -> int:
+    def gigaflops(call) -> float:
         with FlopCounterMode(display=False) as counter:
             call(x)
-        return counter.get_total_flops()
+        return counter.get_total_flops() / len(x) / 1e9
 
-    with torch.inference_mode():
-        calls = {
-            "plain": lambda: model(x),
-            "represent": lambda: model.represent(x),
-            "again": lambda: model(x),
-        }
-        seconds = in_turns(calls, max(2, repeats), device=device)
-    with_kappa, plain = flops(model.represent), flops(model)
-    where = f"ResNet-18, {SIZE} px, batch {batch}"
-    share = Line(
-        f"scoring: κ's FLOPs, {where}",
-        "GFLOPs an image",
-        (with_kappa - plain) / batch / 1e9,
-        plain / batch / 1e9,
-        "the backbone",
-        (with_kappa - plain) / plain,
-        target=Target("≤", 0.01),
-        repeats=1,
-    )
-    # Noise is what a pass differs from the same pass two turns later: the middle half of these differences.
-    noise = spread_of([b / a - 1 for a, b in zip(seconds["plain"], seconds["again"], strict=True)])
-    extra = [
-        r / ((a + b) / 2) - 1
-        for r, a, b in zip(seconds["represent"], seconds["plain"], seconds["again"], strict=True)
-    ]
-    bare = median(seconds["plain"] + seconds["again"])
-    time = Line(
-        f"scoring: κ's time within noise, {where}",
-        "ms",
-        1e3 * median(seconds["represent"]),
-        1e3 * bare,
-        "the bare forward pass",
-        median(seconds["represent"]) / bare,
-        spread=(1 + min(extra), 1 + max(extra)),
-        difference=100 * median(extra),
-        target=Target("≤", round(100 * max(noise, 0.01), 2)),
-        repeats=len(extra),
-        details={"difference_unit": "% of the forward pass", "noise_percent": 100 * noise},
-    )
-    return [share, time]
+    bare = gigaflops(model)
+    kappa = gigaflops(model.represent) - bare
+    name, target = f"scoring: κ's FLOPs, ResNet-18, {SIZE} px", Target("≤", 0.01)
+    return Line(name, "GFLOPs an image", kappa, bare, "the backbone", kappa / bare, target=target, repeats=1)
 
 
-def spread_of(values: list[float]) -> float:
-    """Half the distance between the quartiles."""
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return (high - low) / 2
+def write_photos(folder: Path, count: int) -> Path:
+    """A folder of `count` JPEGs in the `PHOTO_SIZES` by turns, so that the benchmark runs anywhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        picture = Image.fromarray(photo(rng, *PHOTO_SIZES[number % len(PHOTO_SIZES)]))
+        picture.save(folder / f"{number:05}.jpg", quality=90)
+    return folder
+
+
+def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A picture uint8 (height, width, 3): coloured noise whose amplitude falls as 1/f, as that of photos does."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1 / max(height, width)
+    white = rng.standard_normal((3, height, width), dtype=np.float32)
+    smooth = np.fft.irfft2(np.fft.rfft2(white) / frequency, s=(height, width))
+    smooth /= smooth.std(axis=(1, 2), keepdims=True)
+    smooth[1:] = 0.6 * smooth[1:] + 0.6 * smooth[:1]  # channels of a photo resemble each other
+    return np.clip(128 + 50 * smooth, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 if __name__ == "__main__":

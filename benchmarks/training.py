@@ -5,9 +5,9 @@
 
 SimSiam with ResNet-18, 64 px, batch 128, two views with all of SimSiam's augmentation; on a GPU CIFAR's own setting:
 32 px, the CIFAR stem, batch 512. Each contestant is a process of its own that runs in turns with the others (see
-contestants.py): ours is train.py itself in the precision that its trial picks, and once more in plain float32; lightly
-is its documentation's example in float32 with a DataLoader. All train on the same decoded pixels. On a GPU float32 has
-TF32 convolutions, torch's default, with all of them.
+contestants.py): ours is train.py itself, in bfloat16 where the hardware computes in it and in float32; lightly is its
+documentation's example in float32 with a DataLoader. All train on the same decoded pixels. On a GPU float32 has TF32
+convolutions, torch's default, with all of them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from contestants import Contestant, Missing, Turn
+from contestants import Contestant, Missing, Turn, processor_ratio, take_turns
 from lightly_loop import lightly_simsiam
 from loops import ours, ready_made
-from measure import Line, Report, Target, compare, say, with_version
+from measure import NO_BFLOAT16, Line, Report, Target, compare, default_device, say, with_version
 from options import Options, main
 
-EPOCHS, CIFAR_IMAGES = 200, 50_000
+from vissl_zoo.networks.bfloat16 import bfloat16_is_native
+
+FASTER = {"bfloat16": Target("≥", 2.2), "float32": Target("≥", 1.25)}
+FASTER_ON_GPU = {"bfloat16": Target("≥", 5.0), "float32": Target("≥", 2.5)}
+CLOSE = Target("≥", 0.92)  # to the same step on views that lie ready
+PRECISIONS = {"bfloat16": "bf16", "float32": "no"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,6 @@ class TrainingOptions(Options):
     """Images of a step: 128, or 512 on a GPU."""
     workers: int | None = None
     """Workers of lightly's DataLoader: 2, or 16 on a GPU."""
-    compile: Literal["off", "on"] = "off"
-    """--compile of train.py."""
     repeats: int = 5
     """Turns of each contestant that count."""
     seconds: float = 6.0
@@ -71,118 +73,61 @@ def measure(options: TrainingOptions, report: Report) -> None:
     where = f"ResNet-18{', CIFAR stem' if gpu else ''}, {size} px, batch {batch}, two views"
     flags = ("simsiam_resnet18_cifar10", "--model", model, "--data.path", options.data.path)
     flags += ("--image-size", str(size), "--batch-size", str(batch), "--views.blur", "0.5")
-    flags += ("--compile", options.compile)
+    precisions = [name for name in PRECISIONS if name == "float32" or bfloat16_is_native(default_device())]
 
     with contextlib.ExitStack() as stack:
         runs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         started: dict[str, Contestant] = {}
 
-        def start(name: str, target: Callable[..., None], *arguments: Any) -> Contestant:
+        def start(name: str, target: Callable[..., None], *arguments: Any) -> None:
             say(f"training: starting {name}")
             started[name] = stack.enter_context(Contestant(name, target, *arguments))
-            return started[name]
 
-        def in_precision(name: str) -> tuple[str, ...]:
-            return (*flags, "--mixed-precision", name)
-
-        folders = iter(("--output-dir", str(runs / str(number))) for number in range(9))
-        precision = start("ours", ours, (*flags, *next(folders))).info["precision"]
-        start("ours, float32", ours, (*in_precision("no"), *next(folders)))
-        start("ready-made", ready_made, (*in_precision(precision), *next(folders)))
-        start("ready-made, float32", ready_made, (*in_precision("no"), *next(folders)))
+        for precision in precisions:
+            for name, target in (("ours", ours), ("ready-made", ready_made)):
+                folder = ("--output-dir", str(runs / f"{name}-{precision}"))
+                start(
+                    f"{name}, {precision}",
+                    target,
+                    (*flags, "--mixed-precision", PRECISIONS[precision], *folder),
+                )
         reason = None
         try:
             start("lightly", lightly_simsiam, options.data.path, size, batch, workers, gpu)
         except Missing as error:
             reason = f"{error}: pip install lightly==1.6.0"
         turns = take_turns(started, repeats, seconds)
-        rates = {name: [turn.rate for turn in taken] for name, taken in turns.items()}
-        memory = {name: started[name].memory(seconds) for name in started if "ready" not in name}
-
-    details = {"precision": "float32" if precision == "no" else precision, "workers_of_lightly": workers}
-    for line in lines(where, rates, memory, reason, gpu):
-        line.details.update(details)
-        if line.ratio is not None and line.unit == "images/s":
-            other = "ready-made" if "ready-made" in line.name else "lightly"
-            line.details["ratio_of_processor_time"] = processor_ratio(turns["ours"], turns[other])
+    for line in lines(where, turns, reason, FASTER_ON_GPU if gpu else FASTER):
         report.add(line)
 
 
-def take_turns(started: dict[str, Contestant], repeats: int, seconds: float) -> dict[str, list[Turn]]:
-    """The turns of each contestant, one after the other, after one of each that does not count."""
-    turns: dict[str, list[Turn]] = {name: [] for name in started}
-    for repeat in range(repeats + 1):
-        for name, contestant in started.items():
-            turn = contestant.turn(seconds)
-            if repeat:
-                turns[name].append(turn)
-        say(
-            f"turn {repeat} of {repeats}: {', '.join(f'{n} {t[-1].rate:.4g}/s' for n, t in turns.items() if t)}"
-        )
-    return turns
-
-
-def processor_ratio(ours: list[Turn], peer: list[Turn]) -> float | None:
-    """Median ratio of images for one core's second; None where the system does not tell, or on a GPU means little."""
-    pairs = [(a.processor_rate, b.processor_rate) for a, b in zip(ours, peer, strict=True)]
-    return None if any(None in pair for pair in pairs) else median(a / b for a, b in pairs)
-
-
 def lines(
-    where: str, rates: dict[str, list[float]], memory: dict[str, int | None], reason: str | None, gpu: bool
+    where: str, turns: dict[str, list[Turn]], reason: str | None, faster: dict[str, Target]
 ) -> list[Line]:
-    """What was found, `rates` in images/s and `memory` in bytes by contestant; `reason` is why lightly is missing."""
+    """What was found in each precision; `reason` is why lightly is missing."""
     against = with_version("lightly") + ", its documentation's SimSiam, float32"
-    times, close = (Target("≥", 5.0), Target("≥", 0.9)) if gpu else (Target("≥", 2.2), Target("≥", 0.92))
-    name, held = f"training: {where}", f"training: peak memory, {where}"
     found = []
-    if reason is None:
-        found.append(
-            compare(
-                name,
-                "images/s",
-                rates["ours"],
-                rates["lightly"],
-                float32=rates["ours, float32"],
-                against=against,
-                target=times,
-            )
-        )
-    else:
-        found.append(Line(name, "images/s", against=against, target=times, reason=reason))
-    ready = compare(
-        f"training: end to end beside ready-made views, {where}",
-        "images/s",
-        rates["ours"],
-        rates["ready-made"],
-        against="the same step on ready-made views",
-        target=close,
-    )
-    plain = compare("", "", rates["ours, float32"], rates["ready-made, float32"])  # neighbours of their own
-    ready.details["float32"] = {"ours": plain.ours, "ready_made": plain.peer}
-    found.append(Line(**{**vars(ready), "float32_ratio": plain.ratio}))
-    found.append(memory_line(held, memory, against, reason))
-    if gpu:
-        rate = found[1].ours
-        minutes = EPOCHS * CIFAR_IMAGES / rate / 60
-        speed = Line(f"training: images/s on this GPU, {where}", "images/s", rate, None)
-        found.append(Line(**{**vars(speed), "difference": rate, "target": Target("≥", 10_000)}))
-        whole = f"training: {EPOCHS} epochs of {CIFAR_IMAGES:,} images, from images/s, {where}"
-        found.append(Line(whole, "minutes", minutes, difference=minutes, target=Target("≤", 18)))
+    for precision, target in faster.items():
+        name = f"training: {precision}, {where}"
+        close = f"training: {precision}, end to end beside ready-made views, {where}"
+        if f"ours, {precision}" not in turns:
+            found.append(Line(name, "images/s", target=target, reason=NO_BFLOAT16))
+            found.append(Line(close, "images/s", target=CLOSE, reason=NO_BFLOAT16))
+            continue
+        ours, ready = turns[f"ours, {precision}"], turns[f"ready-made, {precision}"]
+        if reason is None:
+            found.append(beside(name, ours, turns["lightly"], against, target))
+        else:
+            found.append(Line(name, "images/s", against=against, target=target, reason=reason))
+        found.append(beside(close, ours, ready, "the same step on ready-made views", CLOSE))
     return found
 
 
-def memory_line(name: str, memory: dict[str, int | None], against: str, reason: str | None) -> Line:
-    """Peak memory of the process trees in GiB."""
-    target = Target("≤", 1.0)
-    if reason is None and None in memory.values():
-        reason = "only Linux tells it"
-    if reason is not None:
-        return Line(name, "GiB", against=against, target=target, reason=reason)
-    ours, peer, plain = (memory[n] / 2**30 for n in ("ours", "lightly", "ours, float32"))
-    return Line(
-        name, "GiB", ours, peer, against, ours / peer, float32_ratio=plain / peer, target=target, repeats=1
-    )
+def beside(name: str, ours: list[Turn], peer: list[Turn], against: str, target: Target) -> Line:
+    """One comparison of images/s, with the same by processor time in its details."""
+    details = {"ratio_of_processor_time": processor_ratio(ours, peer)}
+    rates = ([turn.rate for turn in turns] for turns in (ours, peer))
+    return compare(name, "images/s", *rates, against=against, target=target, details=details)
 
 
 if __name__ == "__main__":

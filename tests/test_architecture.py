@@ -27,16 +27,15 @@ MAY_IMPORT = {
     "networks": {"distributions"},
     "weights": set(),
     "models": {"distributions", "networks", "weights"},
-    "speed": set(),
     "methods": {"distributions", "networks", "models", "recipes"},
     "cpu": set(),
     "data": {"cpu"},
     "cli": set(),
-    "commands": {"cli", "data", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu", "speed"},
+    "commands": {"cli", "data", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
     "inference": {"networks", "models", "data", "views", "hub"},
-    "evaluation": {"inference", "networks", "models", "data", "views", "hub", "cpu", "speed"},
+    "evaluation": {"inference", "networks", "models", "data", "views", "hub", "cpu"},
     "photos": {"represents", "data", "views", "inference", "evaluation", "cpu"},
     "uncertainty": {
         "distributions",

@@ -59,4 +59,4 @@ def contest(load, monkeypatch, train_module):
 @pytest.fixture
 def photo_folder(load, tmp_path):
     """Three generated photos."""
-    return str(load("pictures").write_folder(tmp_path / "photos", 3))
+    return str(load("scoring").write_photos(tmp_path / "photos", 3))
