@@ -1,5 +1,7 @@
 """The uniform distribution on the unit sphere, the prior p(z) of Table 1."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
@@ -22,8 +24,8 @@ class HypersphericalUniform(Distribution):
     Raises ValueError for dim < 2, TypeError for a dtype that is not floating-point.
     """
 
-    arg_constraints = {}
-    support = unit_sphere
+    arg_constraints = {}  # pyright: ignore[reportAssignmentType] (torch has a property, and overrides it so)
+    support = unit_sphere  # pyright: ignore[reportAssignmentType]
     has_rsample = True  # there is no parameter, so a sample is trivially differentiable in them
 
     def __init__(self, dim: int, batch_shape=(), dtype=None, device=None, validate_args=None):
@@ -34,11 +36,9 @@ class HypersphericalUniform(Distribution):
 
     def expand(self, batch_shape, _instance=None):
         """The same distribution with another batch shape."""
-        new = self._get_checked_instance(HypersphericalUniform, _instance)
+        new: Any = self._get_checked_instance(HypersphericalUniform, _instance)
         new.dim, new.dtype, new.device = self.dim, self.dtype, self.device
-        super(HypersphericalUniform, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
@@ -83,7 +83,7 @@ class HypersphericalUniform(Distribution):
         return f"HypersphericalUniform(dim: {self.dim}, batch_shape: {self.batch_shape})"
 
 
-def kl_to_uniform(p: Distribution, q: HypersphericalUniform) -> Tensor:
+def kl_to_uniform(p: Any, q: HypersphericalUniform) -> Tensor:
     """KL divergence to the uniform distribution, log area - H(p) >= 0, in nats, broadcast over both batches.
 
     Raises ValueError for distributions on different spheres.

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from numbers import Number
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,15 +31,18 @@ class RotationallySymmetric(Distribution, ABC):
     and for μ off the unit sphere; TypeError for tensors that are not floating-point.
     """
 
-    arg_constraints = {"mu": unit_sphere, "kappa": constraints.half_open_interval(0.0, math.inf)}
-    support = unit_sphere
+    arg_constraints = {  # pyright: ignore[reportAssignmentType] (torch has a property, and overrides it so)
+        "mu": unit_sphere,
+        "kappa": constraints.half_open_interval(0.0, math.inf),
+    }
+    support = unit_sphere  # pyright: ignore[reportAssignmentType]
     has_rsample = True
 
     def __init__(self, mu: Tensor, kappa: Tensor | float, validate_args: bool | None = None):
         if mu.dim() < 1:
             raise ValueError("mu must have shape (..., d), got a scalar")
         self.dim = checked_dim(mu.shape[-1])
-        if isinstance(kappa, Number):
+        if not isinstance(kappa, Tensor):
             kappa = torch.full((), kappa, dtype=result_dtype(mu.dtype), device=mu.device)
         if not broadcastable(mu.shape[:-1], kappa.shape):
             raise ValueError(
@@ -54,12 +57,12 @@ class RotationallySymmetric(Distribution, ABC):
 
     def expand(self, batch_shape, _instance=None):
         """The same distribution with its batch dimensions expanded to `batch_shape`."""
-        new = self._get_checked_instance(RotationallySymmetric, _instance)
+        new: Any = self._get_checked_instance(RotationallySymmetric, _instance)
         batch_shape = torch.Size(batch_shape)
         new.dim = self.dim
         new.mu = self.mu.expand(batch_shape + self.event_shape)
         new.kappa = self.kappa.expand(batch_shape)
-        super(RotationallySymmetric, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        Distribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -7,7 +7,7 @@ latent space or posterior; R^d is this project's reading.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class Options(SphericalOptions):
 class BarlowLatents(Latents):
     """`mean` and `target` are the projector's directions, for κ; `standardised` (V, B, d) is what is correlated."""
 
-    standardised: Tensor = None
+    standardised: Tensor = field(kw_only=True)
 
 
 class BarlowTwins(SphericalMethod):

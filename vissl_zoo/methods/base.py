@@ -133,13 +133,16 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     row: ClassVar[Row]
     Options: ClassVar[type[MethodOptions]]
+    model: Any  # a timm class, which torch's stubs cannot know, with the heads
+    dim: int
+    options: Any
 
     def __init__(self, model: nn.Module, options: MethodOptions | None = None, **changes: Any):
         super().__init__()
         if getattr(model, "kappa_head", None) is None:
             raise ValueError(f"{type(self).__name__} needs a model with a kappa head (num_classes=0)")
         self.model = model
-        self.dim: int = model.kappa_head.latent_dim
+        self.dim = self.model.kappa_head.latent_dim
         self.options = replace(self.Options() if options is None else options, **changes)
         check_choices(self.options)
 
@@ -171,14 +174,15 @@ class Method(nn.Module, ABC):
         """One step's `Objective` for V views of a batch. All of it is computed in float32 or better."""
         latents = self.infer(views)
         with torch.autocast(latents.embedding.device.type, enabled=False):
-            terms = [self.alignment(latents), self.uniformity(latents), self.kl(latents)]
+            alignment, uniformity, kl = self.alignment(latents), self.uniformity(latents), self.kl(latents)
             fit = self.kappa_fit(latents)
-            loss = -sum(term for term in terms if term is not None)
+            terms = [term for term in (alignment, uniformity, kl) if term is not None]
+            loss = -torch.stack(terms).sum()
             if fit is not None:
                 loss = loss + fit
-        return Objective(loss, *terms, fit, latents)
+        return Objective(loss, alignment, uniformity, kl, fit, latents)
 
-    def embed(self, views: list[Tensor], model: nn.Module | None = None) -> Tensor:
+    def embed(self, views: list[Tensor], model: Any = None) -> Tensor:
         """Embeddings y (V, B, F) of the views; those of one resolution share one forward pass."""
         model = self.model if model is None else model
         embeddings: list[Tensor] = []

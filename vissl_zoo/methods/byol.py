@@ -55,7 +55,7 @@ class BYOL(SphericalMethod):
         self.predictor = predictor(self.dim, self.options.hidden)
         copies = {"model": copy.deepcopy(model), "projector": copy.deepcopy(self.projector)}
         self.target = nn.ModuleDict(copies).requires_grad_(False)
-        self.target["model"].kappa_head = None
+        self.target["model"].register_module("kappa_head", None)
 
     def infer(self, views: list[Tensor]) -> Latents:
         """μ = predictor(z̃)/‖·‖, κ = κ-head(sg(y)), and z = z̃'/‖·‖ of the target network for the standard views."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from vissl_zoo.methods.base import Latents, Method, Row, check_share, standard_v
 from vissl_zoo.methods.spherical import kappa_fit_loss, kappa_weight_for
 from vissl_zoo.networks.batch_norm import all_reduce_sum
 from vissl_zoo.networks.ema import ema_momentum_at, ema_update
+from vissl_zoo.networks.prototype_head import PrototypeHead
 from vissl_zoo.recipes import NOT_MEASURED, MethodOptions, cifar10, imagenet100
 
 
@@ -54,7 +55,7 @@ class Options(MethodOptions):
 class DINOLatents(Latents):
     """`mean` holds log P_s (V, B, K), `target` P_t (S, B, K), and `z` the teacher's bottleneck (S, B, b)."""
 
-    z: Tensor = None
+    z: Tensor = field(kw_only=True)
 
 
 class DINO(Method):
@@ -66,6 +67,7 @@ class DINO(Method):
     name = "dino"
     Options = Options
     options: Options
+    teacher: Any  # an EMA of the model, or None
     row = Row(
         method="DINO",
         section="§4.3",
@@ -146,7 +148,7 @@ class DINO(Method):
     def on_step_end(self) -> None:
         """Move the centre and the EMA teacher, once per optimizer step, by the global batch."""
         head = (self.model if self.teacher is None else self.teacher).prototype_head
-        if self._logit_count:
+        if self._logit_sum is not None:
             total = all_reduce_sum(
                 torch.cat([self._logit_sum, self._logit_sum.new_full((1,), self._logit_count)])
             )
@@ -165,7 +167,7 @@ class DINO(Method):
         return exported
 
     @staticmethod
-    def _prototypes(head: nn.Module, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def _prototypes(head: PrototypeHead, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Unit bottleneck vectors z (V, B, b) and logits (V, B, K) of embeddings (V, B, F), in one pass."""
         z = head.bottleneck(embedding.flatten(0, 1))
         return z.unflatten(0, embedding.shape[:2]), head.logits(z).unflatten(0, embedding.shape[:2])

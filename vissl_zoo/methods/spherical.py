@@ -44,7 +44,10 @@ class SphericalMethod(Method):
     def __init__(self, model: nn.Module, options: MethodOptions | None = None, **changes: Any):
         super().__init__(model, options, **changes)
         self.projector = projector(
-            model.kappa_head.in_features, self.options.hidden, self.dim, output_norm=self.options.output_norm
+            self.model.kappa_head.in_features,
+            self.options.hidden,
+            self.dim,
+            output_norm=self.options.output_norm,
         )
         self.kappa_weight = kappa_weight_for(model, self.options.kappa_weight)
 
@@ -98,7 +101,7 @@ def kappa_fit_loss(latents: Latents, weight: float) -> Tensor:
 KAPPA_WEIGHT = {"softplus": 30.0, "exp": 1.0}
 
 
-def kappa_weight_for(model: nn.Module, weight: float | None) -> float:
+def kappa_weight_for(model: Any, weight: float | None) -> float:
     """λ as given, or else the one that suits the κ map of the model's head.
 
     Raises:

@@ -56,6 +56,7 @@ class VISimSiam(simsiam.SimSiam):
     name = "vi_simsiam"
     Options = Options
     options: Options
+    release: Tensor  # a buffer: 0 holds κ, 1 lets it go
     row = Row(
         method="VI-SimSiam",
         section="§5",

@@ -8,7 +8,7 @@ spread the latents out over R^d, so they are J_uniform.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Options(SphericalOptions):
 class VICRegLatents(Latents):
     """`mean` and `target` are the expander's directions, for κ; `expanded` (V, B, d) is what the loss is about."""
 
-    expanded: Tensor = None
+    expanded: Tensor = field(kw_only=True)
 
 
 class VICReg(SphericalMethod):

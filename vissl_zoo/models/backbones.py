@@ -30,12 +30,12 @@ class CifarResNet(ResNet):
 
     def __init__(self, *args, in_chans: int = 3, **kwargs):
         super().__init__(*args, in_chans=in_chans, **kwargs)
-        width = self.feature_info[0]["num_chs"]
+        width = int(self.feature_info[0]["num_chs"])
         self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, **device_and_dtype(self))
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.maxpool = nn.Identity()
         for info in self.feature_info:
-            info["reduction"] = max(info["reduction"] // 4, 1)
+            info["reduction"] = max(int(info["reduction"]) // 4, 1)
 
 
 def resnet18_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:

@@ -79,11 +79,10 @@ def build_model(
     row = row_of(cfg)
     stored = dict(row.model_args) if row else {}
     kwargs = {**{k: v for k, v in stored.items() if k not in defaults}, **kwargs}
+    num_classes = int(cfg.get("num_classes") or 0) if num_classes is None else num_classes
     if features_only:
         num_classes, kappa_head = 0, False
         kwargs["features_only"] = True
-    elif num_classes is None:
-        num_classes = cfg.get("num_classes") or 0
     pooled = kwargs.get("global_pool") != ""
     if kappa_head and not pooled:
         raise ValueError("a κ head reads pooled features: it cannot be had with global_pool=''")
@@ -144,7 +143,7 @@ def _add_heads(model: nn.Module, args: dict[str, Any] | None) -> None:
 
 def _build_backbone(
     backbone: str, cfg: dict[str, Any], num_classes: int, kwargs: dict[str, Any], where: str, variant: str
-) -> nn.Module:
+) -> Any:
     """Build the timm model, with the weights in `cfg["state_dict"]` if there are any; `where` is their file."""
     if kwargs.get("features_only"):  # equal class counts make timm load strictly; nothing else checks here
         cfg = {**cfg, "num_classes": 0}
@@ -166,7 +165,7 @@ def _build_backbone(
         raise RuntimeError(f"the weights in {where} are not those of {variant}: {misfit}") from None
 
 
-def _restore_cfg(model: nn.Module, cfg: dict[str, Any]) -> None:
+def _restore_cfg(model: Any, cfg: dict[str, Any]) -> None:
     """Let the model say where its weights came from, and let go of the state dict it was built with.
 
     A feature extractor and the model inside it both hold a configuration.

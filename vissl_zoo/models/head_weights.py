@@ -94,7 +94,7 @@ def _listed(keys: list[str], limit: int = 4) -> str:
 
 
 def check_backbone_keys(
-    model: nn.Module, weights: dict[str, Tensor], new_classifier: bool, architecture: str
+    model: Any, weights: dict[str, Tensor], new_classifier: bool, architecture: str
 ) -> None:
     """Refuse weights that lack a part of the backbone, or that are those of a deeper one.
 

@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
     where: str  # the file or the repository, for messages
 
 
-def read_weights(cfg: dict[str, Any], cache_dir: str | os.PathLike | None = None) -> Checkpoint:
+def read_weights(cfg: dict[str, Any], cache_dir: str | Path | None = None) -> Checkpoint:
     """Read what a timm pretrained configuration points at: file, folder, Hub repository, URL or dict.
 
     Raises:
@@ -73,11 +73,11 @@ def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _safetensors_file(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) -> Path | None:
+def _safetensors_file(cfg: dict[str, Any], cache_dir: str | Path | None) -> Path | None:
     """The safetensors file that `cfg` means, downloaded if need be; None for a dict, a URL or another format."""
     source, file = cfg.get("source"), cfg.get("file")
     if source == "local-dir":  # an export also holds heads.safetensors, which older timm trips over
-        path = Path(file) / WEIGHTS
+        path = Path(str(file)) / WEIGHTS
         return path if path.exists() else None
     if source != "hf-hub":
         if cfg.get("state_dict"):
@@ -87,7 +87,7 @@ def _safetensors_file(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) 
     return _from_hub(cfg, cache_dir) if cfg.get("hf_hub_id") else None
 
 
-def _from_hub(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) -> Path:
+def _from_hub(cfg: dict[str, Any], cache_dir: str | Path | None) -> Path:
     """Download (or find in the cache) the weights of a Hub repository, and check them.
 
     Not by timm, whose older versions read a file that is asked for by name as a pickle.
@@ -122,7 +122,7 @@ def _check_blob(path: Path) -> None:
         )
 
 
-def _by_timm(cfg: dict[str, Any], cache_dir: str | os.PathLike | None) -> dict[str, Tensor]:
+def _by_timm(cfg: dict[str, Any], cache_dir: str | Path | None) -> dict[str, Tensor]:
     """Let timm read the rest; a filter takes the tensors before they meet a model."""
     weights: dict[str, Tensor] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -38,6 +38,10 @@ class RepresentationMixin:
     compile it.)
     """
 
+    if TYPE_CHECKING:  # what timm's class brings, and `with_heads`
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def represent(self, x: Tensor) -> Representation:
         """Embed images x (B, C, H, W), preprocessed as for `forward`, and say how certain each one is.
 
@@ -69,9 +73,9 @@ class RepresentationMixin:
             **kwargs: further keyword arguments of the timm class.
         """
         if global_pool is None and not args:  # some timm versions default to "avg" and would not take None
-            super().reset_classifier(num_classes, **kwargs)
+            self.timm_class.reset_classifier(self, num_classes, **kwargs)
         else:
-            super().reset_classifier(num_classes, global_pool, *args, **kwargs)
+            self.timm_class.reset_classifier(self, num_classes, global_pool, *args, **kwargs)
         if self.kappa_head is None:
             return
         usable = global_pool != "" and embedding_width(self) == self.kappa_head.in_features
@@ -103,19 +107,20 @@ def _new_instance(timm_class: type[nn.Module]) -> nn.Module:
 
 
 def with_heads(
-    model: nn.Module, kappa_head: KappaHead | None, prototype_head: PrototypeHead | None = None
+    model: Any, kappa_head: KappaHead | None, prototype_head: PrototypeHead | None = None
 ) -> nn.Module:
     """Turn a timm model, in place, into one that has `represent` and the given heads; return it.
 
     The class of the instance changes to a subclass of its own; parameters, buffers and `forward` do not.
     """
-    model.__class__ = represented_class(type(model))
+    if not issubclass(type(model), RepresentationMixin):
+        model.__class__ = represented_class(type(model))
     model.kappa_head, model.prototype_head = kappa_head, prototype_head
     return model
 
 
 def add_kappa_head(
-    model: nn.Module, latent_dim: int = 2048, kappa_map: str = "softplus", kappa_hidden: int | None = None
+    model: Any, latent_dim: int = 2048, kappa_map: str = "softplus", kappa_hidden: int | None = None
 ) -> nn.Module:
     """Give a timm model that you already have a fresh κ head, in place, and return it.
 
@@ -138,10 +143,7 @@ def add_kappa_head(
         raise ValueError("the model has a κ head already")
     build_args = {"latent_dim": latent_dim, "kappa_map": kappa_map, "kappa_hidden": kappa_hidden}
     head = build_kappa_head(model, build_args).train(model.training)
-    if isinstance(model, RepresentationMixin):
-        model.kappa_head = head
-    else:
-        with_heads(model, head)
+    with_heads(model, head, getattr(model, "prototype_head", None))
     model._model_args = {**getattr(model, "_model_args", {}), **build_args}
     return model
 
@@ -157,7 +159,7 @@ def build_kappa_head(model: nn.Module, args: Mapping[str, Any]) -> KappaHead:
     )
 
 
-def embedding_width(model: nn.Module) -> int:
+def embedding_width(model: Any) -> int:
     """Return F of the embedding (B, F), which some timm classes distinguish from `num_features`."""
     return getattr(model, "head_hidden_size", None) or model.num_features
 

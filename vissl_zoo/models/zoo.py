@@ -70,7 +70,8 @@ def _register(name: str, entrypoint: Callable[..., nn.Module], about: str, cfg: 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = about
     globals()[name] = _ENTRYPOINTS[name] = entrypoint
-    default_cfgs.update(generate_default_cfgs(with_shipped({name: cfg})))
+    tagged: dict[str, Any] = with_shipped({name: cfg})
+    default_cfgs.update(generate_default_cfgs(tagged))
     register_model(entrypoint)
 
 
@@ -115,7 +116,7 @@ def create_model(model_name: str, pretrained: bool = False, **kwargs) -> nn.Modu
     return timm.create_model(model_name, pretrained=pretrained, **kwargs)
 
 
-def pool_size(model: nn.Module, image_size: int) -> tuple[int, int] | None:
+def pool_size(model: Any, image_size: int) -> tuple[int, int] | None:
     """Height and width of the last feature map for square images of `image_size`; None for tokens.
 
     This is the `pool_size` of timm's configurations, for one that is to tell of another size than timm's own.

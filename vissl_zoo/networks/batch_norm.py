@@ -6,6 +6,7 @@ On accelerators that is `nn.SyncBatchNorm`, which has no CPU kernel; there a sma
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -111,12 +112,13 @@ class _GlobalBatchNorm(torch.autograd.Function):
         sums = torch.stack([by_weight, by_bias])
         dist.all_reduce(sums)
         share = -weight * inverse / (x.numel() // x.shape[1] * world_size())
-        rest = F.batch_norm(x, mean, variance, *(share * sums), False, 0.0, ctx.eps)
+        weight_share, bias_share = share * sums
+        rest = F.batch_norm(x, mean, variance, weight_share, bias_share, False, 0.0, ctx.eps)
         scale = (weight * inverse).view([1, -1] + [1] * (x.dim() - 2))
         return torch.addcmul(rest, gradient, scale).to(x.dtype), by_weight, by_bias, None
 
 
-class _GlobalStatistics:
+class _GlobalStatistics(_BatchNorm if TYPE_CHECKING else object):
     """Mixin before a batch norm class: training statistics come from all processes.
 
     Every process must hold the same number of values per channel.
@@ -144,6 +146,9 @@ class _GlobalStatistics:
 
     @torch.no_grad()
     def _move_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None  # these three for the type checker
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
         rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
@@ -165,9 +170,8 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if world_size() == 1:
         return module
     if device.type == "cuda":
-        from timm.layers import (
-            convert_sync_batchnorm,  # timm's import registers the methods, which need this file
-        )
+        # Here, since timm's import registers the methods, which need this file.
+        from timm.layers.norm_act import convert_sync_batchnorm
 
         return convert_sync_batchnorm(module)
     for child in module.modules():

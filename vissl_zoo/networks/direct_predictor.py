@@ -23,6 +23,10 @@ class DirectPredictor(nn.Module):
             DirectPred's own value of 0.1 keeps directions alive whose eigenvalue has fallen to zero.
     """
 
+    moment: Tensor
+    weight: Tensor
+    updates: Tensor
+
     def __init__(self, dim: int, *, momentum: float = 0.9, epsilon: float = 0.1):
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon

@@ -5,7 +5,10 @@ the area under a ROC curve counts every tie as a coin toss. The heads are a thou
 work, so full precision costs nothing.
 """
 
+# pyright: reportOptionalMemberAccess=false
+
 import contextlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +41,7 @@ class FullPrecisionMLP(nn.Module):
 
     def __init__(self, in_features: int, hidden: int, out_features: int, device=None, dtype=None):
         super().__init__()
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.fc1 = nn.Linear(in_features, hidden, bias=False, **dd)
         self.norm = nn.BatchNorm1d(hidden, **dd)
         self.act = nn.ReLU()
@@ -46,7 +49,7 @@ class FullPrecisionMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, in_features) of any float dtype to (B, out_features) in float32 or float64."""
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
             return self._compute(x)
         with autocast_disabled(x.device.type):
             return self._compute(x)

@@ -6,6 +6,7 @@ so a logit is a cosine: neither an image nor a prototype can win by being long.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,7 @@ class PrototypeHead(nn.Module):
         dtype=None,
     ):
         super().__init__()
+        self.center: Tensor
         if prototypes < 2:
             raise ValueError(f"prototypes must be at least 2, got {prototypes}")
         if min(in_features, bottleneck_dim, hidden) < 1 or teacher_temperature <= 0:
@@ -55,7 +57,7 @@ class PrototypeHead(nn.Module):
                 "in_features, bottleneck_dim, hidden and teacher_temperature must be positive, got "
                 f"{in_features}, {bottleneck_dim}, {hidden} and {teacher_temperature}"
             )
-        dd = {"device": device, "dtype": dtype}
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features = in_features
         self.bottleneck_dim = bottleneck_dim
         self.prototypes = prototypes
@@ -75,7 +77,7 @@ class PrototypeHead(nn.Module):
 
     def logits(self, z: Tensor) -> Tensor:
         """Compare unit vectors z (B, bottleneck_dim) with the unit prototypes: g (B, K)."""
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
             return self._cosines(z)
         with autocast_disabled(z.device.type):
             return self._cosines(z)
