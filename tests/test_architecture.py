@@ -34,9 +34,9 @@ MAY_IMPORT = {
     "commands": {"cli", "data", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
-    "inference": {"networks", "models", "data", "views", "hub"},
+    "inference": {"represents", "networks", "models", "data", "views", "hub"},
     "evaluation": {"inference", "networks", "models", "data", "views", "hub", "cpu"},
-    "photos": {"represents", "data", "views", "inference", "evaluation", "cpu"},
+    "photos": {"data", "views", "inference", "evaluation", "cpu"},
     "uncertainty": {
         "distributions",
         "networks",

@@ -79,17 +79,31 @@ def test_without_labels_the_rest_is_said_to_be_left_out(demo_run, tmp_path, caps
         (["evaluate", "no_such_model"], "no_such_model"),
         (["evaluate", "test_resnet", "--random-init", "--protocols", "nkk"], "nkk"),
         (["evaluate", "test_resnet", "--random-init", "--data.path", "/no/such"], "/no/such"),
-        (["evaluate", "test_resnet", "--random-init", "--data.split", "tset"], "tset"),
+        (
+            ["evaluate", "test_resnet", "--random-init", "--data.path", "{data}", "--data.split", "tset"],
+            "tset",
+        ),
         (["evaluate", "test_resnet", "--random-int"], "--random-int"),
         (["evaluate", "test_resnet", "--random-init", "--seed", "-1"], "--seed"),
         (["evaluate", "test_resnet", "--random-init", "--seed", "4294967296"], "--seed"),
         (["evaluate", "test_resnet", "--random-init", "--image-size", "0"], "--image-size"),
         (["evaluate", "test_vit", "--random-init", "--image-size", "31"], "--image-size 31"),
-        (["evaluate", "test_resnet", "--random-init", "--data.train-split", "trian"], "trian"),
+        (
+            [
+                "evaluate",
+                "test_resnet",
+                "--random-init",
+                "--data.path",
+                "{data}",
+                "--data.train-split",
+                "trian",
+            ],
+            "trian",
+        ),
     ],
 )
-def test_bad_input_is_one_line(arguments, named, capsys):
-    assert main(arguments) == 2
+def test_bad_input_is_one_line(arguments, named, shapes_folder, capsys):
+    assert main([word.format(data=shapes_folder) for word in arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert named in error
     assert error.count("\n") == 0
@@ -109,18 +123,19 @@ def test_help_names_every_command_and_protocol(capsys):
 
 
 def test_default_folders_do_not_overwrite_each_other(tmp_path):
-    from vissl_zoo.commands.evaluate import Arguments, Data, default_name
+    from vissl_zoo.cli import DataFlags
+    from vissl_zoo.commands.evaluate import Options, default_name
 
     run = tmp_path / "demo"
     (run / "export").mkdir(parents=True)
     names = {
-        default_name(str(run), Arguments()),
-        default_name(str(run), Arguments(random_init=True)),
-        default_name(str(run), Arguments(data=Data(path="uoft-cs/cifar10"))),
-        default_name("resnet50.a1_in1k", Arguments()),
+        default_name(Options(str(run))),
+        default_name(Options(str(run), random_init=True)),
+        default_name(Options(str(run), data=DataFlags(path="uoft-cs/cifar10"))),
+        default_name(Options("resnet50.a1_in1k")),
     }
     assert names == {"demo-shapes", "demo-random-shapes", "demo-cifar10", "resnet50.a1_in1k-shapes"}
-    assert default_name(str(run / "export"), Arguments()) == "demo-shapes"
+    assert default_name(Options(str(run / "export"))) == "demo-shapes"
 
 
 def test_a_folder_used_again_keeps_nothing_of_before_but_what_is_not_ours(demo_run, shapes_folder, tmp_path):

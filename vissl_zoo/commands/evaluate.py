@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
+from typing import Any
 
-from vissl_zoo.cli import parse_flags
+from vissl_zoo.cli import DataFlags, Model, OptionalCount, Seed, parse_flags
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.evaluation_run import evaluate, flat
@@ -14,38 +15,22 @@ from vissl_zoo.evaluation.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True)
-class Data:
-    """The images."""
-
-    path: str = "shapes"
-    """A Hub data set (org/name), a folder of images, parquet files or a folder of them, or `shapes`."""
-    train_split: str = "train"
-    """The split that classifiers learn from, or a part of one, such as 'train[:90%]'."""
-    split: str | None = None
-    """The split to measure on, or a part of one; by default `test` or `validation`, whichever exists."""
-    image_column: str | None = None
-    """The column that holds the images; found by its type if not given."""
-    label_column: str | None = None
-    """The column that holds the class labels; found if not given, and optional."""
-    workers: int | None = None
-    """Workers that decode images; by default one for each CPU, 16 at most."""
-
-
-@dataclass(frozen=True)
 class General:
     """What all protocols share."""
 
-    data: Data = field(default_factory=Data)
+    model: Model = ""
+    """A run folder, an export folder, a registered name, or any name of timm."""
+    data: DataFlags = field(default_factory=DataFlags)
     protocols: tuple[str, ...] = tuple(PROTOCOLS)
     """Which protocols to run, in this order; by default all."""
     output_dir: str | None = None
     """Where metrics.json, predictions.parquet, figures and index.html go; by default a folder in evaluations/
     named after the model and the data."""
-    image_size: int | None = None
+    image_size: OptionalCount = None
     """Side of the images in pixels; by default what the model was trained at."""
     random_init: bool = False
     """Leave the model's weights random, for a floor to compare with."""
-    seed: int = 0
+    seed: Seed = 0
     """Of every random choice."""
     exact: bool = False
     """Decode in full and compute in plain float32, the same bits in every run on a machine; slower. By default weights
@@ -54,12 +39,15 @@ class General:
 
 
 # Each protocol's own options, as flags under its name: --linear.epochs and the like.
-Arguments = make_dataclass(
-    "Arguments",
+Options: Any = make_dataclass(
+    "Options",
     [(name, module.Options, field(default_factory=module.Options)) for name, module in PROTOCOLS.items()],
     bases=(General,),
     frozen=True,
 )
+
+
+GIVEN = ("model", "data", "output_dir")
 
 
 def main(arguments: list[str]) -> None:
@@ -68,28 +56,23 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: one line about the model, the data or a flag.
     """
-    model = arguments[0] if arguments and not arguments[0].startswith("-") else None
     described = "; ".join(f"{name} ({module.TITLE})" for name, module in PROTOCOLS.items())
-    flags = parse_flags(
-        Arguments,
-        Arguments(),
-        arguments if model is None else arguments[1:],
-        "vissl-zoo evaluate MODEL",
-        f"MODEL is a run folder, an export folder, a registered name, or any name of timm.\n\nProtocols: {described}.",
+    flags: Any = parse_flags(
+        Options, Options(), arguments, "vissl-zoo evaluate", f"Measure a model.\n\nProtocols: {described}."
     )
-    if model is None:
+    if not flags.model:
         raise UserError(
             "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
         )
-    folder = Path(flags.output_dir or Path("evaluations") / default_name(model, flags))
+    folder = Path(flags.output_dir or Path("evaluations") / default_name(flags))
     metrics = evaluate(
-        model,
+        flags.model,
         flags.data.path,
         output_dir=folder,
         device=take_device(),
         command=shlex.join(["vissl-zoo", "evaluate", *arguments]),
         **{f.name: getattr(flags.data, f.name) for f in fields(flags.data) if f.name != "path"},
-        **{f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in ("data", "output_dir")},
+        **{f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in GIVEN},
     )
     for key, value in flat({name: metrics[name] for name in PROTOCOLS if name in metrics}).items():
         print(f"{key:48} {'undefined' if value is None else value}")
@@ -98,9 +81,10 @@ def main(arguments: list[str]) -> None:
     print(f"\nreport: {folder / 'index.html'}")
 
 
-def default_name(model: str, flags: General) -> str:
+def default_name(flags: General) -> str:
     """The output folder's name: the model's and the data's, so that one evaluation does not overwrite another."""
-    path = Path(model).resolve() if Path(model).is_dir() else Path(model)
+    path = Path(flags.model)
+    path = path.resolve() if path.is_dir() else path
     name = path.parent.name if path.name == "export" else path.name
     random = "-random" if flags.random_init else ""
     return f"{name}{random}-{Path(flags.data.path).resolve().name.removesuffix('.parquet')}"

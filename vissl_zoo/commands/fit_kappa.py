@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vissl_zoo.cli import Count, DataFlags, Fraction, OptionalCount, Seed, Within, parse_flags
 from vissl_zoo.errors import UserError
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         raise UserError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
     options = {name: getattr(flags, name) for name in FIT_FLAGS}
-    model = loaded.model.to(take_device())
+    model: Any = loaded.model.to(take_device())
     model = fit_kappa(model, fit_to, image_size=loaded.image_size, workers=data.workers, **options)
     record = card_record(model.kappa_fit, loaded, data.path, command)
     metrics = {"fit_kappa": fit_figures(model)}
@@ -98,8 +98,10 @@ def main(arguments: list[str]) -> None:
         options = {"limit": flags.report_images, "seed": flags.seed, "workers": data.workers}
         metrics = measure(model, loaded, fit_to, apart, report, command=command, **options)
         export()
-    count = 0 if apart is None else min(len(apart), flags.report_images)
-    print(summary(metrics, f"on {count} images of the split {apart.split!r}" if count else ""))
+    where = ""
+    if apart is not None:
+        where = f"on {min(len(apart), flags.report_images)} images of the split {apart.split!r}"
+    print(summary(metrics, where))
     if flags.report:
         print(f"\nreport: {report / 'index.html'}")
     print(f"export: {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
@@ -109,11 +111,12 @@ def _load(flags: Options) -> Loaded:
     from vissl_zoo.inference import load_model
 
     loaded = load_model(flags.model, random_init=flags.random_init, image_size=flags.image_size)
-    prototypes = getattr(loaded.model, "prototype_head", None)
-    if prototypes is not None and prototypes.bottleneck_dim != loaded.model.num_features:
+    model: Any = loaded.model
+    prototypes = getattr(model, "prototype_head", None)
+    if prototypes is not None and prototypes.bottleneck_dim != model.num_features:
         what = "its κ lives on its bottleneck, which an export cannot part from it"
         raise UserError(f"{flags.model} is a DINO model: {what}; a fitted κ needs another backbone")
     if flags.image_size is not None:  # what the export will tell timm to give it
         size = {"input_size": (3, flags.image_size, flags.image_size), "pool_size": None}
-        loaded.model.pretrained_cfg = loaded.model.default_cfg = {**loaded.model.pretrained_cfg, **size}
+        model.pretrained_cfg = model.default_cfg = {**model.pretrained_cfg, **size}
     return loaded

@@ -79,9 +79,9 @@ def main(arguments: list[str]) -> None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
     from vissl_zoo.photos.scoring import open_model, score_inputs
 
-    model, name, size = open_model(require_model(options.model), options.image_size)
+    loaded = open_model(require_model(options.model), options.image_size)
     table, features = score_inputs(
-        model, name, inputs, size,
+        loaded, inputs,
         output=output, embeddings_output=embeddings, exact=options.exact,
         batch_size=options.batch_size, workers=options.workers,
     )  # fmt: skip

@@ -88,5 +88,4 @@ def open_scores(options: Options) -> tuple[pd.DataFrame, np.ndarray | None]:
     from vissl_zoo.photos.scoring import open_model, score_inputs
 
     inputs = find_inputs([options.scores])
-    model, name, size = open_model(options.model)
-    return score_inputs(model, name, inputs, size, embeddings=True)
+    return score_inputs(open_model(options.model), inputs, embeddings=True)

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
     from vissl_zoo.photos.image_crops import cut, draw_crops, score_crops
     from vissl_zoo.photos.scoring import open_model
 
-    model, _, size = open_model(name, options.image_size)
+    model, _, size, _ = open_model(name, options.image_size)
     found = score_crops(model, image, size, crops=options.crops, scale=options.scale, seed=options.seed)
     best = cut(image, found.boxes[found.kappa.argmax()])
     if crop is not None:

@@ -15,13 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.protocols.ambiguity import known_ambiguity
-from vissl_zoo.inference import Loaded, central_crop, load_model, open_tables
+from vissl_zoo.inference import ModelOrName, load_model, open_tables
 from vissl_zoo.output import short_number, write_text, write_whole
 
 
@@ -169,7 +168,7 @@ def write_results(
 
 
 def evaluate(
-    model: nn.Module | str,
+    model: ModelOrName,
     data: str | os.PathLike,
     *,
     protocols: Sequence[str] | None = None,
@@ -214,7 +213,8 @@ def evaluate(
         raise UserError(f"--protocols: unknown {', '.join(unknown)}; there are: {', '.join(PROTOCOLS)}")
     if not 0 <= seed < 2**32 or (image_size is not None and image_size < 1):
         raise UserError(f"--seed must lie in [0, 2**32), --image-size be positive: {seed}, {image_size}")
-    loaded = _loaded(model, image_size, random_init, device)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_model(model, random_init=random_init, image_size=image_size, device=device)
     columns = {"image_column": image_column, "label_column": label_column}
     train, test = open_tables(os.fspath(data), train_split=train_split, split=split, **columns)
     folder = None if output_dir is None else Path(output_dir)
@@ -233,18 +233,6 @@ def evaluate(
     finally:
         loaded.model.train(training)
     return write_results(evaluation, results, loaded.name, command)
-
-
-def _loaded(
-    model: nn.Module | str, image_size: int | None, random_init: bool, device: torch.device | str | None
-) -> Loaded:
-    if isinstance(model, str):
-        loaded = load_model(model, random_init=random_init, image_size=image_size)
-        loaded.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return loaded
-    config = getattr(model, "pretrained_cfg", None) or {}
-    name = config.get("architecture") or type(model).__name__
-    return Loaded(model, name, central_crop(model, image_size).size, None)
 
 
 def _options(name: str, given: Any) -> Any:

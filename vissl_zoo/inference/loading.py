@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import timm
 import torch
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from vissl_zoo.data import ImageTable, available_splits, open_images, split_name
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.hub import load_heads
+from vissl_zoo.inference.crop import central_crop
 from vissl_zoo.models import create_model
+from vissl_zoo.represents import Represents
 
 TEST_SPLITS = ("test", "validation")
+ModelOrName = Represents | nn.Module | str | os.PathLike
 _logger = logging.getLogger(__name__)
 
 
@@ -23,7 +27,7 @@ class Loaded(NamedTuple):
     """A model ready for evaluation.
 
     Attributes:
-        model: in evaluation mode, without a classifier; `represent` works if it has a κ head.
+        model: `represent` works if it has a κ head. One that was named is in evaluation mode, without a classifier.
         name: what to call it.
         image_size: side of the images it wants, in pixels.
         heads: tensors of projector and predictor where an export has them, else None.
@@ -35,18 +39,35 @@ class Loaded(NamedTuple):
     heads: dict[str, Tensor] | None
 
 
-def load_model(name: str, *, random_init: bool = False, image_size: int | None = None) -> Loaded:
-    """Load a model by what a person types.
+def load_model(
+    model: ModelOrName,
+    *,
+    random_init: bool = False,
+    image_size: int | None = None,
+    device: torch.device | str | None = None,
+) -> Loaded:
+    """Load a model by what a person types; one that is a model already is taken as it is, where it lies.
 
     Args:
-        name: a run folder (with `export/` in it), an export folder, a registered name of the zoo or any name of
-            timm, with its tag if any.
-        random_init: leave the weights random, for a floor to compare with.
+        model: a run folder (with `export/` in it), an export folder, a registered name of the zoo, any name of timm,
+            with its tag if any, or a model.
+        random_init: leave the weights of a model that is named random, for a floor to compare with.
         image_size: side of the images in pixels; by default what the model was trained at.
+        device: where a model that is named goes; by default it stays on the CPU.
 
     Raises:
         UserError: there is no such model, it has no weights, or they cannot be loaded.
     """
+    if isinstance(model, (str, os.PathLike)):
+        loaded = _load_named(os.fspath(model), random_init, image_size)
+        return loaded._replace(model=loaded.model.to(device or "cpu"))
+    module = cast(nn.Module, model)
+    config = getattr(module, "pretrained_cfg", None) or {}
+    name = ".".join(filter(None, (config.get("architecture") or type(module).__name__, config.get("tag"))))
+    return Loaded(module, name, central_crop(module, image_size).size, None)
+
+
+def _load_named(name: str, random_init: bool, image_size: int | None) -> Loaded:
     folder = next((f for f in (Path(name) / "export", Path(name)) if (f / "config.json").is_file()), None)
     if folder is None and Path(name).is_dir():
         raise UserError(

@@ -17,15 +17,13 @@ from tqdm import tqdm
 
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.errors import UserError
-from vissl_zoo.inference import Embedded, central_crop, embed, load_model, model_hash
+from vissl_zoo.inference import Embedded, Loaded, ModelOrName, embed, load_model, model_hash
 from vissl_zoo.output import output_file, write_whole
 from vissl_zoo.photos.inputs import Inputs, Part, find_inputs
 from vissl_zoo.photos.score_table import COLUMNS, TABLES, percentile, read_scores, write_scores
 from vissl_zoo.photos.unfinished import Row, Unfinished
-from vissl_zoo.represents import Represents
 
 SCORING = 2  # to be raised when images come to be scored in another way
-ModelOrName = Represents | nn.Module | str | os.PathLike
 
 
 def score(
@@ -65,43 +63,33 @@ def score(
     table_file = output_file(output, "output", TABLES)
     embeddings_file = output_file(embeddings, "embeddings", (".npy",))
     inputs = find_inputs([os.fspath(path) for path in several], split)
-    module, name, size = open_model(model, image_size)
     table, _ = score_inputs(
-        module, name, inputs, size,
+        open_model(model, image_size), inputs,
         output=table_file, embeddings_output=embeddings_file,
         exact=exact, batch_size=batch_size, workers=workers,
     )  # fmt: skip
     return table
 
 
-def open_model(model: ModelOrName, image_size: int | None = None) -> tuple[Any, str, int]:
-    """(the model, what to call it, the side of its images in pixels); one that is named is loaded onto the device.
+def open_model(model: ModelOrName, image_size: int | None = None) -> Loaded:
+    """The model, what to call it and the side of its images; one that is named is loaded onto the device.
 
     Raises:
         UserError: there is no such model, or it has no κ head.
     """
-    module: Any = model
-    if isinstance(model, (str, os.PathLike)):
-        name = os.fspath(model)
-        loaded = load_model(name, image_size=image_size)
-        module, size = loaded.model.to(take_device()), loaded.image_size
-    else:
-        config = getattr(model, "pretrained_cfg", None) or {}
-        words = config.get("architecture") or type(model).__name__, config.get("tag")
-        name, size = ".".join(filter(None, words)), central_crop(module, image_size).size
-    if getattr(module, "kappa_head", None) is None:
+    loaded = load_model(model, image_size=image_size, device=take_device())
+    if getattr(loaded.model, "kappa_head", None) is None:
+        name = loaded.name
         raise UserError(
             f"{name} has no κ head, so it cannot say how certain it is; give it one with `vissl-zoo fit-kappa "
             f"--model {name} --data.path PHOTOS --output-dir DIR` and take DIR"
         )
-    return module, name, size
+    return loaded
 
 
 def score_inputs(
-    model: nn.Module,
-    name: str,
+    loaded: Loaded,
     inputs: Inputs,
-    image_size: int,
     *,
     output: Path | None = None,
     embeddings_output: Path | None = None,
@@ -116,10 +104,8 @@ def score_inputs(
     of the same model, scores only what is missing, has changed or had failed.
 
     Args:
-        model: with a κ head, on the device where it is to run.
-        name: what to call it in the output.
+        loaded: a model with a κ head, on the device where it is to run.
         inputs: the images.
-        image_size: side of the images in pixels.
         output: the table; none is written if None.
         embeddings_output: the .npy of the embeddings.
         embeddings: return the embeddings even if they are not written.
@@ -131,6 +117,7 @@ def score_inputs(
     Raises:
         UserError: a file cannot be written.
     """
+    model, image_size = loaded.model, loaded.image_size
     wanted = embeddings or embeddings_output is not None
     identity = {"model_hash": model_hash(model), "scoring": SCORING, "image_size": image_size, "exact": exact}
     rows: dict[str, Row] = {}
@@ -154,7 +141,7 @@ def score_inputs(
                         unfinished.add(scored)
                     bar.update(len(scored))
     ordered = [rows[path] for part in inputs.parts for path in part.paths]
-    table = _table(ordered, name, identity["model_hash"])
+    table = _table(ordered, loaded.name, identity["model_hash"])
     features = np.stack([row.embedding for row in ordered if row.embedding is not None]) if wanted else None
     stamps = np.array([row.stamp for row in ordered], dtype="<i8").tobytes()
     memory = {**table.attrs, "settings": identity, "stamps": base64.b64encode(stamps).decode()}
