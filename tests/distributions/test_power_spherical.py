@@ -8,7 +8,8 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch.nn.functional import normalize
 
-from vissl_zoo.distributions import PowerSpherical, log_normalizer
+from vissl_zoo.distributions import PowerSpherical
+from vissl_zoo.distributions.power_spherical import log_normalizer
 
 DIMS = (2, 3, 5, 16, 128, 512, 2048, 8192)
 

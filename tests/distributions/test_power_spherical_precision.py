@@ -5,7 +5,8 @@ import torch
 from torch.distributions import kl_divergence
 from torch.nn.functional import normalize
 
-from vissl_zoo.distributions import HypersphericalUniform, PowerSpherical, log_normalizer
+from vissl_zoo.distributions import HypersphericalUniform, PowerSpherical
+from vissl_zoo.distributions.power_spherical import log_normalizer
 
 DIMS = (2, 3, 5, 16, 128, 512, 2048, 8192)
 KAPPAS = (0.0, 1e-3, 0.3, 1.0, 30.0, 850.0, 1e4, 1e6)

@@ -76,7 +76,7 @@ assert all({m for m in getattr(r, n) if m.split(".")[0] not in ours} == before[n
 assert all(timm.get_pretrained_cfg(n) == cfg for n, cfg in cfgs.items())
 assert {m: set(timm.list_models(module=m)) for m in modules} == modules
 assert set(timm.list_modules()) - set(modules) == {"zoo"}
-heavy = {"datasets", "accelerate", "matplotlib", "sklearn", "pandas"} & set(sys.modules)
+heavy = {"datasets", "accelerate", "matplotlib", "sklearn", "pandas", "tyro"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)

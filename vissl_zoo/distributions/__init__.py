@@ -9,7 +9,7 @@ surface.
 """
 
 from vissl_zoo.distributions.hyperspherical_uniform import HypersphericalUniform
-from vissl_zoo.distributions.power_spherical import PowerSpherical, log_normalizer
+from vissl_zoo.distributions.power_spherical import PowerSpherical
 from vissl_zoo.distributions.sphere import UnitSphere, unit_sphere
 from vissl_zoo.distributions.von_mises_fisher import VonMisesFisher
 
@@ -18,6 +18,5 @@ __all__ = [
     "PowerSpherical",
     "UnitSphere",
     "VonMisesFisher",
-    "log_normalizer",
     "unit_sphere",
 ]
