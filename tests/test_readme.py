@@ -60,6 +60,15 @@ def test_relative_links_lead_somewhere(page):
     assert broken_links(page) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:vissl_zoo|tests|docs|examples|experiments|benchmarks|model_cards|\.ci)/[\w./]*)`", text
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_a_broken_link_is_found(tmp_path):
     (tmp_path / "there.md").touch()
     page = tmp_path / "page.md"
