@@ -10,7 +10,6 @@ import timm.models
 MAY_IMPORT = {
     "": {
         "registration",
-        "version",
         "data",
         "models",
         "evaluation",
@@ -20,7 +19,6 @@ MAY_IMPORT = {
     "lazy": set(),
     "registration": set(),
     "represents": {"models"},
-    "version": set(),
     "errors": set(),
     "output": set(),
     "distributions": set(),

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from vissl_zoo.models import Representation, add_kappa_head, create_model
     from vissl_zoo.photos.scoring import score
     from vissl_zoo.uncertainty import fit_kappa
-    from vissl_zoo.version import __version__
+
+__version__ = "0.1.0"  # pyproject.toml reads it here
 
 __all__ = [
     "Representation",
@@ -36,7 +37,6 @@ __getattr__, __dir__ = load_on_demand(
         "uncertainty": ("fit_kappa",),
         "models": ("Representation", "add_kappa_head", "create_model"),
         "photos.scoring": ("score",),
-        "version": ("__version__",),
     },
 )
 register_with_timm()

@@ -17,9 +17,9 @@ from PIL import Image
 from vissl_zoo.errors import UserError
 from vissl_zoo.output import short_number, write_whole
 from vissl_zoo.photos.duplicates import Groups
-from vissl_zoo.photos.embedding_map import project
 from vissl_zoo.photos.inputs import read_image
 from vissl_zoo.photos.score_table import certain_first
+from vissl_zoo.photos.selection import unit_length
 
 GALLERY = 24  # images at each end
 FAILURES = 200  # that are listed
@@ -27,6 +27,8 @@ GROUPS, GROUP_IMAGES = 20, 8  # groups of duplicates, and images of one, that ar
 MAP_POINTS, MAP_PICTURES = 2000, 400  # points of the map, and those of them that show a picture
 _SIDE, _SMALL_SIDE = 320, 96
 _BARS = 32
+FEWEST = 10  # images; of fewer t-SNE has nothing to say
+_COMPONENTS = 50  # that t-SNE starts from
 _ASPECTS = (0.5, 2.4)
 
 
@@ -138,6 +140,36 @@ def map_points(page: Page, embeddings: np.ndarray, how: str, seed: int = 0) -> d
     what = "principal components" if how == "pca" else "t-SNE"
     sample = "" if len(shown) == len(good) else f" of {len(good):,} images, drawn at random"
     return {"points": points, "map_about": f"{len(points):,} points{sample}, laid out by {what}."}
+
+
+def project(embeddings: np.ndarray, how: str = "tsne", seed: int = 0) -> np.ndarray:
+    """Lay N embeddings out in the plane.
+
+    Args:
+        embeddings: (N, F), finite; they are scaled to length 1.
+        how: "tsne" (van der Maaten & Hinton, 2008) from the first 50 principal components, started at the first two,
+            or "pca", the first two themselves. Fewer than `FEWEST` images get "pca".
+        seed: of t-SNE. The same input gives the same map on the same machine.
+
+    Returns:
+        (N, 2) float64, each axis scaled to [0, 1]; 0.5 where all are equal.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    points = unit_length(embeddings).astype(np.float64)
+    points = points - points.mean(axis=0)
+    components = min(_COMPONENTS, *points.shape)
+    reduced = np.zeros((len(points), 2))
+    if np.ptp(points, axis=0).max() > 0:
+        found = PCA(components, svd_solver="full", random_state=seed).fit_transform(points)
+        reduced[:, : found.shape[1]] = found[:, :2]
+        if how == "tsne" and len(points) >= FEWEST:
+            perplexity = min(30.0, (len(points) - 1) / 3)
+            start = 1e-4 * reduced / max(reduced[:, 0].std(), 1e-12)
+            reduced = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(found)
+    low, extent = reduced.min(axis=0), np.ptp(reduced, axis=0)
+    return np.where(extent > 0, (reduced - low) / np.where(extent > 0, extent, 1), 0.5)
 
 
 def duplicate_groups(page: Page, groups: Groups, threshold: float) -> dict[str, object]:
