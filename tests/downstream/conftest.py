@@ -18,6 +18,7 @@ SMALL = {
     "vit": ("vi_simsiam_vit_small_patch16_224", VIT),
     "vit_exp": ("vi_simsiam_vit_small_patch16_224", {**VIT, "kappa_map": "exp"}),
     "dino": ("dino_resnet18", {**RESNET, "latent_dim": 8, "prototypes": 16}),
+    "dino_vit": ("dino_vit_small_patch16_224", {**VIT, "latent_dim": 8, "prototypes": 16}),
 }
 
 
