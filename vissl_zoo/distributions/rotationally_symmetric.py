@@ -97,7 +97,7 @@ class RotationallySymmetric(Distribution, ABC):
         if self._validate_args:
             self._validate_sample(value)
         dtype = result_dtype(self.mu.dtype, value.dtype)
-        return self._log_density(scalars(self.kappa), value).to(self.mu.device, dtype)
+        return self._log_density(scalars(self.kappa), value).to(dtype).to(self.mu.device)
 
     def entropy(self) -> Tensor:
         """Differential entropy -E[log p], in nats, (*batch)."""
@@ -111,8 +111,9 @@ class RotationallySymmetric(Distribution, ABC):
         """
         shape = self._extended_shape(torch.Size(sample_shape))
         kappa = scalars(self.kappa).expand(shape[:-1])
-        t, sine = (x.unsqueeze(-1).to(self.mu.device) for x in self._sample_cosine_and_sine(kappa))
         mu = normalize(wide(self.mu), dim=-1)
+        drawn = self._sample_cosine_and_sine(kappa)
+        t, sine = (x.unsqueeze(-1).to(mu.dtype).to(mu.device) for x in drawn)
         noise = torch.randn(shape, dtype=mu.dtype, device=mu.device)
         # Twice: where the noise happens to lie along μ (likely at d = 2) one pass leaves rounding behind.
         for _ in range(2):
@@ -123,7 +124,7 @@ class RotationallySymmetric(Distribution, ABC):
         return self._result(nonnegative(log_area(self.dim) - self._entropy(scalars(self.kappa))))
 
     def _result(self, x: Tensor) -> Tensor:
-        return x.to(self.mu.device, self.mu.dtype)
+        return x.to(self.mu.dtype).to(self.mu.device)  # in this order: no float64 goes to a device without
 
     @abstractmethod
     def _log_density(self, kappa: Tensor, z: Tensor) -> Tensor:
