@@ -39,7 +39,7 @@ def models() -> str:
     return (
         f"- `METHOD` is {_listed(sorted(METHODS))};\n"
         f"- `BACKBONE` is {_listed(sorted(BACKBONES))};\n"
-        "- any other timm backbone: `vissl_zoo.create_model(METHOD, backbone=NAME)`."
+        "- any other timm backbone works, too: `vissl_zoo.create_model(METHOD, backbone=NAME)`."
     )
 
 
