@@ -3,8 +3,7 @@
     python benchmarks/linear.py --output linear.jsonl          # scikit-learn is a dependency of the project
 
 Embeddings of 512 numbers in ten overlapping clusters, 100 epochs in batches of 512. Eight rates are trained at once on
-the same batches, as the linear evaluation tells them apart: with bfloat16 products where the hardware computes in it.
-One is trained in float32, as the classifier that is reported. The yardstick is a logistic regression by L-BFGS as it
+the same batches, as the linear evaluation tells them apart. The yardstick is a logistic regression by L-BFGS as it
 comes: its time is no target.
 """
 
@@ -49,11 +48,11 @@ def measure(options: LinearBenchmarkOptions, report: Report) -> None:
     batch, rates = LinearOptions().batch_size, LinearOptions().learning_rates
     trained: dict[str, object] = {}
 
-    def ours(learning_rates: tuple[float, ...], *, narrow: bool = False) -> tuple[Tensor, Tensor]:
+    def ours(learning_rates: tuple[float, ...]) -> tuple[Tensor, Tensor]:
         order = shuffled(images, batch, epochs, 0)
         batches = ((features[:images][i], labels[:images][i]) for i in order)
         steps = epochs * -(-images // batch)
-        return train(batches, steps, width, CLASSES, learning_rates, narrow=narrow)
+        return train(batches, steps, width, CLASSES, learning_rates)
 
     def yardstick() -> LogisticRegression:
         model = LogisticRegression(max_iter=200)
@@ -62,7 +61,7 @@ def measure(options: LinearBenchmarkOptions, report: Report) -> None:
     size = f"{images:,} × {width}, {epochs} epochs"
     say(f"linear: {size}")
     work = {
-        "eight": lambda: ours(rates, narrow=True),
+        "eight": lambda: ours(rates),
         "one": lambda: ours((RATE,)),
         "scikit-learn": yardstick,
     }

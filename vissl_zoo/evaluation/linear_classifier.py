@@ -4,8 +4,7 @@ Every rate of the grid is trained at once on the training images less the local 
 (`Evaluation.validation`, a fifth). The rate with the best top-1 accuracy there is kept; of equally good ones, that of
 the lowest cross-entropy. A classifier is then trained at that rate on all training images, and the result is that of
 its last epoch on the test images, which had no say before. The paper reports the epoch that is best on its validation
-set; we do not choose among epochs. The choice may be made with bfloat16 products (see `train`), the classifier that is
-reported never is.
+set; we do not choose among epochs.
 
 Embeddings are taken as they are, neither normalised nor standardised: LARS makes each step a share of the weights'
 length, so their scale hardly matters. Each step being a share, few steps do not get far at a low rate: small data sets
@@ -29,7 +28,6 @@ from tqdm.auto import tqdm
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
-from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 
 FEWEST = 5  # labelled training images
 INITIAL_STD = 0.01  # of the weights, as in SimSiam's linear evaluation; zero would stop LARS
@@ -50,6 +48,18 @@ class LinearOptions:
     """Train on new random crops in each epoch, as the paper does, and not on cached features: much slower."""
 
 
+class LinearClassifier(NamedTuple):
+    """A softmax classifier of C classes, whose labels are `names` (C,): weight (C, F) and bias (C,)."""
+
+    names: np.ndarray
+    weight: Tensor
+    bias: Tensor
+
+    def scores(self, embedding: np.ndarray) -> Tensor:
+        """Logits (N, C) of embeddings (N, F)."""
+        return torch.from_numpy(embedding) @ self.weight.T + self.bias
+
+
 class LinearResult(NamedTuple):
     """What the classifier says of the N test images, in the order of `Evaluation.test_features`.
 
@@ -60,6 +70,7 @@ class LinearResult(NamedTuple):
         predictions: (N,) classes, also for images without a label.
         max_probability: (N,) float64, the highest softmax probability.
         correct: (N,) bool, False where the label is unknown.
+        classifier: that says it.
     """
 
     top1: float
@@ -68,6 +79,7 @@ class LinearResult(NamedTuple):
     predictions: np.ndarray
     max_probability: np.ndarray
     correct: np.ndarray
+    classifier: LinearClassifier
 
 
 def linear_predictions(
@@ -102,14 +114,12 @@ def train(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    narrow: bool = False,
     progress: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Train R linear classifiers at once, one for each rate, on the same batches from the same start.
 
     They share the batches and two matrix products a step; the gradient of the cross-entropy is written down, not
-    traced. With `narrow` these products are made in bfloat16 where the device computes in it; weights, softmax and LARS
-    stay in float32.
+    traced.
 
     Args:
         batches: embeddings (B, F) float32 and classes (B,) int64 of each step.
@@ -119,7 +129,6 @@ def train(
         learning_rates: R of them.
         seed: of the initial weights.
         device: where to train.
-        narrow: bfloat16 products are good enough, as they are to tell rates apart.
         progress: what to call the work in a progress bar; no bar if None.
 
     Returns:
@@ -136,10 +145,9 @@ def train(
     ]
     groups += [{"params": [b], "lr": peak} for b, peak in zip(bias, learning_rates, strict=True)]
     optimizer = Lars(groups, momentum=MOMENTUM)
-    dtype = torch.bfloat16 if narrow and bfloat16_is_native(device) else torch.float32
     bar = tqdm(batches, desc=progress, total=steps, unit="step", disable=progress is None, leave=False)
     for step, (x, labels) in enumerate(bar):
-        slopes = gradients(weight, bias, x.to(device), labels.to(device), dtype)
+        slopes = gradients(weight, bias, x.to(device), labels.to(device))
         for group, slope in zip(optimizer.param_groups, [*slopes[0], *slopes[1]], strict=True):
             group["params"][0].grad = slope
         for group, peak in zip(optimizer.param_groups, 2 * [*learning_rates], strict=True):
@@ -148,30 +156,21 @@ def train(
     return weight.cpu(), bias.cpu()
 
 
-def gradients(
-    weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
+def gradients(weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the mean cross-entropy of R classifiers: (softmax - one-hot) · x / B, and its sum for the biases.
 
     Args:
-        weight: (R, C, F).
-        bias: (R, C).
+        weight, bias: (R, C, F) and (R, C), and so are the gradients.
         x: embeddings (B, F).
         labels: classes (B,).
-        dtype: of the two products' factors.
-
-    Returns:
-        (R, C, F) and (R, C), in the weights' dtype.
     """
     count, classes, _ = weight.shape
-    x = x.to(dtype)
     # (R, C, B) and not (B, R, C): a softmax over a short last dimension took most of a step's time.
-    logits = (weight.flatten(0, 1).to(dtype) @ x.T).to(weight.dtype).view(count, classes, -1)
+    logits = (weight.flatten(0, 1) @ x.T).view(count, classes, -1)
     slope = logits.add_(bias.unsqueeze(2)).softmax(1)
     slope.scatter_add_(1, labels.expand(count, 1, -1), slope.new_full((count, 1, len(x)), -1.0))
     slope.div_(len(x))
-    along = (slope.flatten(0, 1).to(dtype) @ x).to(weight.dtype)
-    return along.view_as(weight), slope.sum(2)
+    return (slope.flatten(0, 1) @ x).view_as(weight), slope.sum(2)
 
 
 def shuffled(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[Tensor]:
@@ -188,9 +187,7 @@ def _evaluate(evaluation: Evaluation, options: LinearOptions) -> LinearResult | 
         raise UserError("--linear.learning-rates must be one or more finite numbers above 0")
     labels, held_out = evaluation.train_labels, evaluation.validation
     known, asked = labels >= 0, evaluation.test_labels >= 0
-    learnt, judged = (
-        torch.from_numpy(np.flatnonzero(part)) for part in (known & ~held_out, known & held_out)
-    )
+    learnt, judged = np.flatnonzero(known & ~held_out), np.flatnonzero(known & held_out)
     if known.sum() < FEWEST or not len(learnt) or not len(judged):
         return Undefined(f"fewer than {FEWEST} labelled training images, or none to choose a rate on")
     if not asked.any():
@@ -201,16 +198,16 @@ def _evaluate(evaluation: Evaluation, options: LinearOptions) -> LinearResult | 
     classes = torch.from_numpy(np.searchsorted(names, labels))  # of no meaning where the label is unknown
     rate = options.learning_rates[0]
     if len(options.learning_rates) > 1:
-        weight, bias = _train(evaluation, options, learnt, classes, len(names), options.learning_rates)
+        weight, bias = _train(evaluation, options, learnt, classes, options.learning_rates)
         accuracy, loss = _judge(weight, bias, evaluation.train_features.embedding, classes, judged)
         rate = options.learning_rates[np.lexsort((loss.numpy(), -accuracy.numpy()))[0]]
-    everything = torch.from_numpy(np.flatnonzero(known))
+    # The choice of the rate never augments: it would double the passes through the network.
     weight, bias = _train(
-        evaluation, options, everything, classes, len(names), [rate], augment=options.augment
+        evaluation, options, np.flatnonzero(known), classes, [rate], augment=options.augment
     )
-
-    scores = torch.from_numpy(evaluation.test_features.embedding) @ weight[0].T + bias[0]  # (N, C)
-    predictions = names[scores.argmax(1).numpy()]
+    classifier = LinearClassifier(names, weight[0], bias[0])
+    scores = classifier.scores(evaluation.test_features.embedding)
+    predictions = names[scores.argmax(1)]
     correct = asked & (predictions == evaluation.test_labels)
     top5 = None
     if len(names) > 5:
@@ -218,49 +215,45 @@ def _evaluate(evaluation: Evaluation, options: LinearOptions) -> LinearResult | 
         top5 = float((five == evaluation.test_labels[:, None]).any(1)[asked].mean())
     # In float64: a sure classifier's probabilities are all 1 in float32, and ties ruin an AUROC.
     sureness = scores.double().softmax(1).amax(1).numpy()
-    return LinearResult(float(correct[asked].mean()), top5, rate, predictions, sureness, correct)
+    top1 = float(correct[asked].mean())
+    return LinearResult(top1, top5, rate, predictions, sureness, correct, classifier)
 
 
 def _train(
     evaluation: Evaluation,
     options: LinearOptions,
-    places: Tensor,
+    places: np.ndarray,
     labels: Tensor,
-    classes: int,
     rates: Sequence[float],
     *,
     augment: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """`train` on the training images at `places` (n,), whose classes are `labels[places]`.
-
-    With `augment` on embeddings of new random crops, else on the cached ones. The choice of the rate never augments:
-    it would double the passes through the network.
-    """
+    """`train` on the training images at `places` (n,), on their cached embeddings or on those of new random crops."""
     embedding = torch.from_numpy(evaluation.train_features.embedding)
+    labels = labels[places]
     order = shuffled(len(places), options.batch_size, options.epochs, evaluation.seed)
     if augment:
-        batches = CropReader(evaluation, places.numpy()).embeddings(order, labels[places])
+        batches = CropReader(evaluation, places).embeddings(order, labels)
     else:
-        batches = ((embedding[places[i]], labels[places[i]]) for i in order)
+        batches = ((embedding[places[i]], labels[i]) for i in order)
     return train(
         batches,
         options.epochs * -(-len(places) // options.batch_size),
         embedding.shape[1],
-        classes,
+        int(labels.max()) + 1,
         rates,
         seed=evaluation.seed,
         device=next(evaluation.model.parameters()).device,
-        narrow=len(rates) > 1 and not evaluation.exact,  # what is reported is trained in float32
         progress=f"linear classifier{'s' if len(rates) > 1 else ''}",
     )
 
 
 def _judge(
-    weight: Tensor, bias: Tensor, embedding: np.ndarray, labels: Tensor, places: Tensor
+    weight: Tensor, bias: Tensor, embedding: np.ndarray, labels: Tensor, places: np.ndarray
 ) -> tuple[Tensor, Tensor]:
     """Accuracy and mean cross-entropy (R,) float64 of R classifiers on the embeddings (M, F) at `places` (n,)."""
     right, loss = torch.zeros(2, len(weight), dtype=torch.float64)
-    for part in places.split(1024):  # all at once would take gigabytes for ImageNet
+    for part in torch.from_numpy(places).split(1024):  # all at once would take gigabytes for ImageNet
         x, truth = torch.from_numpy(embedding[part.numpy()]), labels[part].expand(len(weight), -1)
         scores = torch.einsum("rcf,bf->rcb", weight, x) + bias[:, :, None]
         right += (scores.argmax(1) == truth).sum(1)

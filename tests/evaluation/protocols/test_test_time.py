@@ -59,13 +59,12 @@ def test_more_crops_have_a_higher_best_kappa(shapes_evaluation):
 def test_classifiers_are_those_of_their_protocols(shapes_evaluation):
     evaluation = shapes_evaluation()
     linear_predictions(evaluation, LinearOptions(epochs=60, batch_size=32, learning_rates=(50.0,)))
-    known = np.ones(120, dtype=bool)
     queries = evaluation.test_features.embedding
     bank, labels = evaluation.train_features.embedding, evaluation.train_labels
     expected = knn(bank, labels, queries, evaluation.test_labels, seed=evaluation.seed).predictions
-    assert np.array_equal(classify_by_knn(evaluation, known, queries), expected)
+    assert np.array_equal(classify_by_knn(evaluation, queries), expected)
     expected = evaluation.memo["linear"].predictions
-    assert np.array_equal(classify_linearly(evaluation, known, queries), expected)
+    assert np.array_equal(classify_linearly(evaluation, queries), expected)
     assert len(set(expected)) > 1
 
 
@@ -95,7 +94,7 @@ def test_top1_is_counted_over_the_asked_images(shapes_evaluation, monkeypatch):
     evaluation = shapes_evaluation()
     labels = evaluation.test_labels
 
-    def classify(evaluation, known, queries):
+    def classify(evaluation, queries):
         asked = len(queries) // len(labels)
         predictions = np.full((asked, len(labels)), -5)
         predictions[0] = labels

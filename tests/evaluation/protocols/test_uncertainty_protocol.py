@@ -68,7 +68,7 @@ def evaluation_of(tmp_path, test_labels, train_labels, kappa, dino=False, linear
         linear = rng.random(count) < 0.7
     predictions = np.where(linear, -9 if test_labels is None else test_labels, 99)
     sure = np.round(rng.random(count), 1)  # with ties
-    evaluation.memo["linear"] = LinearResult(linear.mean(), None, 1.6, predictions, sure, linear)
+    evaluation.memo["linear"] = LinearResult(linear.mean(), None, 1.6, predictions, sure, linear, None)
     evaluation.memo["linear_options"] = LinearOptions()
     return evaluation
 

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images, unit_length
-from vissl_zoo.evaluation.linear_classifier import linear_predictions, shuffled, train
+from vissl_zoo.evaluation.linear_classifier import linear_predictions
 from vissl_zoo.evaluation.neighbours import FEWEST, knn
 from vissl_zoo.views import ViewPipeline
 
@@ -53,12 +52,9 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     """Top-1 by kNN and linear, and mean κ: of the clean crop, and of each choice with its deviation."""
     _check(options)
     chosen = sample_images(evaluation, options.images, np.flatnonzero(evaluation.test_labels >= 0))
-    known = evaluation.train_labels >= 0
-    if known.sum() < FEWEST or not len(chosen):
-        yield (
-            "test_time.knn",
-            Undefined(f"fewer than {FEWEST} labelled training images, or no labelled test image"),
-        )
+    if (evaluation.train_labels >= 0).sum() < FEWEST or not len(chosen):
+        reason = f"fewer than {FEWEST} labelled training images, or no labelled test image"
+        yield "test_time.knn", Undefined(reason)
         return
     yield "test_time.images", len(chosen)
     repeats = [choose_crops(evaluation, options, chosen, step) for step in range(options.repeats)]
@@ -66,7 +62,7 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     asked = np.stack([clean, *(embedding[name] for embedding, _ in repeats for name in CHOICES)])
     labels, drawn = evaluation.test_labels[chosen], {}
     for classifier, classify in (("knn", classify_by_knn), ("linear", classify_linearly)):
-        predictions = classify(evaluation, known, asked.reshape(-1, asked.shape[-1]))
+        predictions = classify(evaluation, asked.reshape(-1, asked.shape[-1]))
         if isinstance(predictions, Undefined):
             yield f"test_time.{classifier}", predictions
             continue
@@ -85,40 +81,20 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     evaluation.save_figure(_draw(drawn), "test_time.png", caption)
 
 
-def classify_by_knn(evaluation: Evaluation, known: np.ndarray, queries: np.ndarray) -> np.ndarray:
+def classify_by_knn(evaluation: Evaluation, queries: np.ndarray) -> np.ndarray:
     """Classes (Q,) of embeddings (Q, F), with the k that the training images alone choose, the kNN protocol's."""
+    known = evaluation.train_labels >= 0
     bank, labels = evaluation.train_features.embedding[known], evaluation.train_labels[known]
-    unused = np.zeros(
-        len(queries), dtype=labels.dtype
-    )  # `knn` judges its predictions; here they are judged later
+    unused = np.zeros(len(queries), dtype=labels.dtype)  # `knn` judges its predictions; here they are later
     return knn(bank, labels, queries, unused, seed=evaluation.seed).predictions
 
 
-def classify_linearly(
-    evaluation: Evaluation, known: np.ndarray, queries: np.ndarray
-) -> np.ndarray | Undefined:
-    """Classes (Q,) of embeddings (Q, F), by the linear protocol's classifier: its rate, start and batches.
-
-    With --linear.augment that one has seen crops; here it is trained on the cached features all the same.
-    """
+def classify_linearly(evaluation: Evaluation, queries: np.ndarray) -> np.ndarray | Undefined:
+    """Classes (Q,) of embeddings (Q, F), by the linear protocol's classifier."""
     result = linear_predictions(evaluation)
     if isinstance(result, Undefined):
         return result
-    options = evaluation.memo["linear_options"]
-    names, y = np.unique(evaluation.train_labels[known], return_inverse=True)
-    x, y = torch.from_numpy(evaluation.train_features.embedding[known]), torch.from_numpy(y)
-    order = shuffled(len(x), options.batch_size, options.epochs, evaluation.seed)
-    weight, bias = train(
-        ((x[i], y[i]) for i in order),
-        options.epochs * -(-len(x) // options.batch_size),
-        x.shape[1],
-        len(names),
-        [result.lr],
-        seed=evaluation.seed,
-        device=next(evaluation.model.parameters()).device,
-        progress="linear classifier",
-    )
-    return names[(torch.from_numpy(queries) @ weight[0].T + bias[0]).argmax(dim=1).numpy()]
+    return result.classifier.names[result.classifier.scores(queries).argmax(1)]
 
 
 def choose_crops(
