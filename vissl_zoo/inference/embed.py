@@ -221,10 +221,9 @@ def _embed(run: _Run, rows: np.ndarray, progress: str | None) -> Iterator[Embedd
             if views is not None:
                 shape = (count, len(decoded.rows))
                 said = [None if part is None else part.reshape(*shape, *part.shape[1:]) for part in said]
-            errors = [None if error is None else error.reason for error in decoded.errors]
-            _blank_failures(said, errors)
-            yield Embedded(decoded.rows, Representation(*said), decoded.sizes, errors)
-            bar.update(len(errors))
+            _blank_failures(said, decoded.errors)
+            yield Embedded(decoded.rows, Representation(*said), decoded.sizes, decoded.errors)
+            bar.update(len(decoded.rows))
     finally:
         bar.close()
         model.train(training)
@@ -275,21 +274,21 @@ def _blank_failures(said: list[np.ndarray | None], errors: list[str | None]) -> 
 
 
 class _Decoded(NamedTuple):
-    """The decoded images of a batch.
+    """A batch of decoded images.
 
     Attributes:
         rows: (B,) int64, rows of the table.
         crops: (B, s, s, 3) uint8; 0 where an image cannot be read.
-        canvases: (B, 3, H, W) uint8, the whole images with their aspect lost, or None if not asked for.
+        canvases: (B, 3, H, W) uint8, the whole images with their aspect lost; empty if not asked for.
         sizes: (B, 2) int64, original height and width; 0 where unknown.
-        errors: (B,), what is wrong with an image; None where nothing is.
+        errors: (B,) what is wrong with an image; None where nothing is.
     """
 
     rows: np.ndarray
     crops: np.ndarray
-    canvases: np.ndarray | None
+    canvases: np.ndarray
     sizes: np.ndarray
-    errors: list[BadImage | None]
+    errors: list[str | None]
 
 
 def _decode_ahead(
@@ -305,13 +304,9 @@ def _decode_ahead(
         for rows in chain(batches, [None] * _AHEAD):
             if rows is not None:
                 count, s = len(rows), run.crop.size
-                decoded = _Decoded(
-                    rows,
-                    np.zeros((count, s, s, 3), dtype=np.uint8),
-                    None if canvas is None else np.zeros((count, 3, *canvas), dtype=np.uint8),
-                    np.zeros((count, 2), dtype=np.int64),
-                    [None] * count,
-                )
+                crops = np.zeros((count, s, s, 3), np.uint8)
+                canvases = np.zeros((0 if canvas is None else count, 3, *(canvas or (0, 0))), np.uint8)
+                decoded = _Decoded(rows, crops, canvases, np.zeros((count, 2), np.int64), [None] * count)
                 chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
                 started.append((decoded, [pool.submit(_decode, run, decoded, slots) for slots in chunks]))
             if len(started) > _AHEAD or (rows is None and started):
@@ -330,9 +325,9 @@ def _decode(run: _Run, decoded: _Decoded, slots: range) -> None:
         try:
             image, original = run.table.read_with_size(int(decoded.rows[slot]), least)
         except BadImage as error:
-            decoded.errors[slot] = error
+            decoded.errors[slot] = error.reason
             continue
         decoded.crops[slot] = run.crop.crop(image) if run.exact else run.crop.crop_fast(image, original)
         decoded.sizes[slot] = original
-        if decoded.canvases is not None:
+        if len(decoded.canvases):
             decoded.canvases[slot] = fit_to_canvas(image, decoded.canvases.shape[2:])

@@ -10,7 +10,6 @@ the embedded shapes (25 epochs; 80 and 820 labels: .48 and .90 fine-tuned, .16 a
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -89,9 +88,9 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
         rates = {"top1": (options.lr, options.classifier_lr)}
         if options.scratch:
             rates["scratch_top1"] = (options.scratch_lr, options.scratch_lr)
-        for name, (lr, classifier_lr) in rates.items():
+        for name, pair in rates.items():
             model = with_classifier(evaluation, len(names), scratch=name == "scratch_top1")
-            fine_tune(evaluation, model, chosen, classes, options, lr, classifier_lr)
+            fine_tune(evaluation, model, chosen, classes, options, pair)
             yield f"{prefix}.{name}", _top1(names[_answers(evaluation, model)], evaluation.test_labels)
 
 
@@ -116,7 +115,6 @@ def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 def with_classifier(evaluation: Evaluation, classes: int, *, scratch: bool) -> nn.Module:
     """A copy of the evaluation's model with a new classifier; with `scratch` all its weights are new."""
     source = evaluation.model
-    device = next(source.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(evaluation.seed)
         if scratch:
@@ -131,7 +129,7 @@ def with_classifier(evaluation: Evaluation, classes: int, *, scratch: bool) -> n
         else:
             model = copy.deepcopy(source)
             model.cpu().reset_classifier(classes)  # on the CPU: the same weights for the seed on any device
-    return model.to(device)
+    return model.to(next(source.parameters()).device)
 
 
 def fine_tune(
@@ -140,40 +138,37 @@ def fine_tune(
     chosen: np.ndarray,
     classes: np.ndarray,
     options: Options,
-    lr: float,
-    classifier_lr: float,
+    rates: tuple[float, float],
 ) -> None:
-    """Train a model with a classifier in place.
+    """Train a model with a classifier in place, and leave it in evaluation mode.
 
     Args:
         evaluation: the images.
-        model: what to train; it is left in evaluation mode.
+        model: what to train.
         chosen: places (n,) in `evaluation.train_features`.
         classes: of the chosen images (n,), from 0 on.
         options: epochs and batch size.
-        lr: of all weights but the classifier's.
-        classifier_lr: of those.
+        rates: of all weights but the classifier's, and of those.
     """
-    device = next(model.parameters()).device
     classifiers = model.get_classifier()  # a pair in distilled transformers
     classifiers = classifiers if isinstance(classifiers, tuple) else (classifiers,)
     head = {id(p) for classifier in classifiers for p in classifier.parameters()}
     groups = [
-        {"params": [p for p in model.parameters() if id(p) not in head], "peak": lr},
-        {"params": [p for p in model.parameters() if id(p) in head], "peak": classifier_lr},
+        {"params": [p for p in model.parameters() if (id(p) in head) == is_head], "lr": rate}
+        for is_head, rate in enumerate(rates)
     ]
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     steps = options.epochs * -(-len(chosen) // options.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order = shuffled(len(chosen), options.batch_size, options.epochs, evaluation.seed)
     batches = CropReader(evaluation, chosen).crops(order, torch.from_numpy(classes))
     model.train()
-    for step, (x, labels) in enumerate(tqdm(batches, "fine-tuning", steps, unit="step", leave=False)):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = cross_entropy(model(x).float(), labels.to(device))
+    for x, labels in tqdm(batches, "fine-tuning", steps, unit="step", leave=False):
+        loss = cross_entropy(model(x).float(), labels.to(x.device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     model.eval()
 
 
