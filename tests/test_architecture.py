@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
     "inference": {"represents", "networks", "models", "data", "views", "hub"},
-    "evaluation": {"inference", "networks", "models", "data", "views", "hub", "cpu"},
+    "evaluation": {"cli", "inference", "models", "data", "views"},
     "photos": {"data", "views", "inference", "evaluation", "cpu"},
     "uncertainty": {
         "distributions",

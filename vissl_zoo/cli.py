@@ -116,7 +116,7 @@ def parse_flags(
             raise
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} --help)") from None
     sys.stderr.write(said.getvalue())
-    _check_numbers(options)
+    check_numbers(options)
     return options
 
 
@@ -125,17 +125,23 @@ def leave_closed_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _check_numbers(options: Any, prefix: str = "--") -> None:
-    """Hold every number against the `Within` of its field, in nested dataclasses too."""
+def check_numbers(options: Any, prefix: str = "--") -> None:
+    """Hold every number of a dataclass against the `Within` of its field, also in a tuple or in a nested dataclass.
+
+    Raises:
+        UserError: one line that names the flag, which begins with the `prefix`.
+    """
     hints = get_type_hints(type(options), include_extras=True)
     for field in dataclasses.fields(options):
         value: Any = getattr(options, field.name)
         flag = prefix + field.name.replace("_", "-")
         limits = [note for note in getattr(hints[field.name], "__metadata__", ()) if isinstance(note, Within)]
-        if value is not None and not all(value in each for each in limits):
-            raise UserError(f"{flag} must be {limits[0]}, not {value}")
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        for each in limits:
+            if not all(number in each for number in numbers):
+                raise UserError(f"{flag} must be {each}, not {value}")
         if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{flag}.")
+            check_numbers(value, f"{flag}.")
 
 
 @_RULES.primitive_rule

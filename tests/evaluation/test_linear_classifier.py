@@ -1,6 +1,5 @@
 """The linear classifier against scikit-learn's, and the learning rate chosen without a look at the test set."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.linear_classifier import (
     LinearOptions,
@@ -237,16 +235,3 @@ def test_trained_once_for_all_who_ask_unless_asked_otherwise():
     assert linear_predictions(evaluation, QUICK) is first
     other = LinearOptions(epochs=1, learning_rates=(3.2,))
     assert linear_predictions(evaluation, other).lr == 3.2
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"epochs": 0},
-        {"batch_size": 0},
-        *({"learning_rates": rates} for rates in ((), (1.6, 0.0), (1.6, math.nan), (math.inf,))),
-    ],
-)
-def test_options_out_of_range(changes):
-    with pytest.raises(UserError, match="--linear"):
-        linear_predictions(evaluation_of(LEARNT, TESTED), LinearOptions(**changes))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from vissl_zoo.cli import check_numbers
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.protocols import PROTOCOLS
@@ -211,8 +212,7 @@ def evaluate(
     protocols = tuple(PROTOCOLS) if protocols is None else tuple(protocols)
     if unknown := [name for name in (*protocols, *options) if name not in PROTOCOLS]:
         raise UserError(f"--protocols: unknown {', '.join(unknown)}; there are: {', '.join(PROTOCOLS)}")
-    if not 0 <= seed < 2**32 or (image_size is not None and image_size < 1):
-        raise UserError(f"--seed must lie in [0, 2**32), --image-size be positive: {seed}, {image_size}")
+    options = {name: _options(name, options.get(name)) for name in PROTOCOLS}
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_model(model, random_init=random_init, image_size=image_size, device=device)
     columns = {"image_column": image_column, "label_column": label_column}
@@ -229,7 +229,7 @@ def evaluate(
     training = loaded.model.training
     loaded.model.eval()
     try:
-        results = run_protocols(evaluation, protocols, {n: _options(n, options.get(n)) for n in PROTOCOLS})
+        results = run_protocols(evaluation, protocols, options)
     finally:
         loaded.model.train(training)
     return write_results(evaluation, results, loaded.name, command)
@@ -237,12 +237,12 @@ def evaluate(
 
 def _options(name: str, given: Any) -> Any:
     """A protocol's options, of which a dict may give some."""
-    kind = PROTOCOLS[name].Options
     if given is None or isinstance(given, Mapping):
         try:
-            return kind(**(given or {}))
+            given = PROTOCOLS[name].Options(**(given or {}))
         except TypeError as error:
             raise UserError(f"{name}: {first_line(error)}") from error
+    check_numbers(given, f"--{name.replace('_', '-')}.")
     return given
 
 

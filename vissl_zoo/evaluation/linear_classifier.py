@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from vissl_zoo.cli import Count, Within
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
@@ -38,11 +39,20 @@ MOMENTUM = 0.9
 class LinearOptions:
     """How the linear classifier is trained; the defaults are the paper's, App. B, but for the choice of rate."""
 
-    epochs: int = 100
+    epochs: Count = 100
     """Passes over the training images."""
-    batch_size: int = 512
+    batch_size: Count = 512
     """Images of a step, at most."""
-    learning_rates: tuple[float, ...] = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
+    learning_rates: Annotated[tuple[float, ...], Within(0, 1e6, above=True)] = (
+        0.2,
+        0.4,
+        0.8,
+        1.6,
+        3.2,
+        6.4,
+        12.8,
+        25.6,
+    )
     """LARS learning rates to choose from on a fifth of the training images; the paper has 1.6."""
     augment: bool = False
     """Train on new random crops in each epoch, as the paper does, and not on cached features: much slower."""
@@ -138,21 +148,21 @@ def train(
     start = torch.randn(classes, width, generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
     weight = start.to(device).repeat(count, 1, 1)
     bias = torch.zeros(count, classes, device=device)
+    peaks = torch.tensor(learning_rates, dtype=torch.float32, device=device)
     # As separate parameters, the rates' classifiers have norms of their own; biases are not adapted.
-    groups = [
-        {"params": [w], "lr": peak, "always_adapt": True}
-        for w, peak in zip(weight, learning_rates, strict=True)
-    ]
-    groups += [{"params": [b], "lr": peak} for b, peak in zip(bias, learning_rates, strict=True)]
-    optimizer = Lars(groups, momentum=MOMENTUM)
+    optimizer = Lars([{"params": [*weight], "always_adapt": True}, {"params": [bias]}], momentum=MOMENTUM)
     bar = tqdm(batches, desc=progress, total=steps, unit="step", disable=progress is None, leave=False)
     for step, (x, labels) in enumerate(bar):
-        slopes = gradients(weight, bias, x.to(device), labels.to(device))
-        for group, slope in zip(optimizer.param_groups, [*slopes[0], *slopes[1]], strict=True):
-            group["params"][0].grad = slope
-        for group, peak in zip(optimizer.param_groups, 2 * [*learning_rates], strict=True):
-            group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+        slopes, bias.grad = gradients(weight, bias, x.to(device), labels.to(device))
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5 * (1 + math.cos(math.pi * step / steps))
+        for parameter, slope in zip(optimizer.param_groups[0]["params"], slopes, strict=True):
+            parameter.grad = slope
+        before = weight.clone(), bias.clone()
         optimizer.step()
+        # A step is in proportion to the rate, and LARS itself takes one rate: each goes its own times as far.
+        for now, then in zip((weight, bias), before, strict=True):
+            now.copy_(then.lerp(now, peaks.view(-1, *[1] * (now.ndim - 1))))
     return weight.cpu(), bias.cpu()
 
 
@@ -181,10 +191,8 @@ def shuffled(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[Te
 
 
 def _evaluate(evaluation: Evaluation, options: LinearOptions) -> LinearResult | Undefined:
-    if min(options.epochs, options.batch_size) < 1:
-        raise UserError("--linear.epochs and --linear.batch-size must be at least 1")
-    if not options.learning_rates or not all(0 < rate < math.inf for rate in options.learning_rates):
-        raise UserError("--linear.learning-rates must be one or more finite numbers above 0")
+    if not options.learning_rates:
+        raise UserError("--linear.learning-rates must be one or more numbers")
     labels, held_out = evaluation.train_labels, evaluation.validation
     known, asked = labels >= 0, evaluation.test_labels >= 0
     learnt, judged = np.flatnonzero(known & ~held_out), np.flatnonzero(known & held_out)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import unit_length
 from vissl_zoo.evaluation.protocols import collapse
@@ -90,11 +89,6 @@ def test_too_few_images_are_undefined(count, tmp_path):
     found = dict(collapse.evaluate(evaluation, collapse.Options(views=False)))
     assert all(isinstance(value, Undefined) for value in found.values())
     assert len(found) == 4
-
-
-def test_a_number_of_images_outside_its_range_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"--collapse\.images must be at least 2, not 1"):
-        dict(collapse.evaluate(evaluation_of(on_sphere(9, 6), tmp_path), collapse.Options(images=1)))
 
 
 def test_embeddings_of_zeros_are_one_point():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import vissl_zoo
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.protocols.gallery import Options, evaluate, extremes, summary
 
 
@@ -66,9 +65,3 @@ def test_dino_is_shown_by_its_entropy_too(shapes_evaluation):
     entropy = torch.distributions.Categorical(probabilities).entropy()
     assert found["gallery.entropy"]["mean"] == pytest.approx(entropy.mean().item(), rel=1e-3)
     assert found["gallery.entropy"]["highest"] == pytest.approx(entropy.max().item(), rel=1e-3)
-
-
-@pytest.mark.parametrize("options, flag", [({"count": 0}, "count"), ({"share": 0.6}, "share")])
-def test_a_bad_option_is_named(shapes_evaluation, options, flag):
-    with pytest.raises(UserError, match=f"--gallery.{flag}"):
-        dict(evaluate(shapes_evaluation(), Options(**options)))

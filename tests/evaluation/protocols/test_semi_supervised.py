@@ -7,7 +7,6 @@ import torch
 
 import vissl_zoo
 from vissl_zoo.data import open_images
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.protocols.semi_supervised import Options, draw_labelled, evaluate, with_classifier
 
@@ -114,11 +113,3 @@ def test_the_network_is_the_same_with_a_classifier(name, scratch, evaluation):
     assert all(torch.equal(found[k], given[k]) != scratch for k in floats)
     assert all(given[k].shape == found[k].shape for k in trunk)
     assert not any(k.startswith(("kappa_head", "prototype_head")) for k in found)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"epochs": -1}, {"batch_size": 2}, {"percents": (0,)}, {"percents": (101,)}]
-)
-def test_options_out_of_range(changes, evaluation):
-    with pytest.raises(UserError, match="--semi-supervised"):
-        list(evaluate(evaluation, Options(**{"epochs": 1, **changes})))

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Undefined
 from vissl_zoo.evaluation.linear_classifier import LinearOptions, linear_predictions
 from vissl_zoo.evaluation.neighbours import knn
@@ -123,11 +122,3 @@ def test_too_few_labels_are_said(shapes_evaluation, split):
     ((name, value),) = evaluate(evaluation, SMALL)
     assert name == "test_time.knn"
     assert isinstance(value, Undefined)
-
-
-@pytest.mark.parametrize(
-    "options", [{"images": 0}, {"crops": 0}, {"repeats": 0}, {"scale": (0.5, 0.2)}, {"scale": (0.0, 1.0)}]
-)
-def test_a_bad_option_is_named(shapes_evaluation, options):
-    with pytest.raises(UserError, match=rf"--test-time\.{next(iter(options))}"):
-        dict(evaluate(shapes_evaluation(), Options(**options)))

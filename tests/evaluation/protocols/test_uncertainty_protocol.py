@@ -11,7 +11,6 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 import vissl_zoo
 from vissl_zoo.data import open_images
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.evaluation_run import run_protocols, write_results
 from vissl_zoo.evaluation.linear_classifier import LinearOptions, LinearResult
@@ -188,13 +187,6 @@ def test_options_leave_out_what_costs_time(tmp_path):
     found = dict(uncertainty.evaluate(evaluation, options))
     assert not any("two_view" in name or "linear" in name for name in found)
     assert found["uncertainty.knn.auroc.kappa"]["p_value"] >= 1 / 6
-
-
-@pytest.mark.parametrize("option", ["shuffles", "resamples"])
-def test_options_outside_their_range_are_one_line(tmp_path, option):
-    evaluation = evaluation_of(tmp_path, labelled(60, 1), labelled(60, 2), kappas(60))
-    with pytest.raises(UserError, match="at least 1"):
-        dict(uncertainty.evaluate(evaluation, uncertainty.Options(**{option: 0})))
 
 
 def test_the_logistic_line_has_the_greatest_likelihood():

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import Count
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure
 from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images
@@ -44,17 +44,14 @@ SHOWN = 8  # images of the figure
 class Options:
     """How many images, and how often each is augmented."""
 
-    images: int = 2000
+    images: Count = 2000
     """Test images, drawn by the seed; each costs 3 × draws + 1 forward passes."""
-    draws: int = 5
+    draws: Count = 5
     """Random draws of each augmentation; grayscale has nothing to draw and is made once."""
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
     """Mean and standard deviation of κ for each augmentation, over all draws of all images."""
-    for name in ("images", "draws"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--augmentation.{name} must be at least 1, not {getattr(options, name)}")
     chosen = sample_images(evaluation, options.images)
     clean = evaluation.test_features.kappa[chosen]
     yield "augmentation.images", len(chosen)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from scipy.special import entr, logsumexp
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import Within
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import two_views, unit_length
 
@@ -26,20 +27,14 @@ CHUNK = 512  # images compared with all others at once
 class Options:
     """How much is looked at."""
 
-    images: int = 10_000
+    images: Annotated[int, Within(2)] = 10_000
     """Most test images that effective rank and uniformity look at, drawn by the seed; uniformity takes all pairs."""
     views: bool = True
     """Measure alignment, which renders and embeds two random views of every test image."""
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
-    """Effective rank and spread of the embeddings, uniformity, and alignment.
-
-    Raises:
-        UserError: an option outside its range.
-    """
-    if options.images < 2:
-        raise UserError(f"--collapse.images must be at least 2, not {options.images}")
+    """Effective rank and spread of the embeddings, uniformity, and alignment."""
     points = unit_length(evaluation.test_features.embedding)
     if len(points) > options.images:
         drawn = np.random.default_rng(evaluation.seed).permutation(len(points))[: options.images]

@@ -22,8 +22,8 @@ from PIL import Image, ImageFilter
 from scipy.stats import rankdata
 from torch import Tensor
 
+from vissl_zoo.cli import Count
 from vissl_zoo.data import available_splits, open_images
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.image_views import sample_images
@@ -47,20 +47,16 @@ JPEG_QUALITY = (50, 30, 20, 10, 5)
 class Options:
     """How many images are corrupted, and which others to compare with."""
 
-    images: int = 500
+    images: Count = 500
     """Test images to corrupt, drawn by the seed; each costs 20 forward passes."""
     ood: str | None = None
     """Another data set, path or name: how well uncertainty tells its images from the test images."""
-    ood_images: int = 2000
+    ood_images: Count = 2000
     """Images of the other data set, drawn by the seed."""
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
     """Spearman of uncertainty with the level of each corruption; AUROC of uncertainty for the other data set."""
-    for name in ("images", "ood_images"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--corruption.{flag} must be at least 1, not {getattr(options, name)}")
     other = None if options.ood is None else other_features(evaluation, options.ood, options.ood_images)
     chosen = sample_images(evaluation, options.images)
     yield "corruption.images", len(chosen)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import OptionalCount
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.image_views import simsiam_pipeline
@@ -33,7 +33,7 @@ _LAYERS = {"projector": ({0, 1, 3}, {0, 1, 3, 4}), "predictor": ({0, 1, 3},)}
 class Options:
     """How many pairs."""
 
-    pairs: int | None = None
+    pairs: OptionalCount = None
     """Random augmented pairs, spread evenly over the test images; by default 10,000 on a CPU, else 100,000."""
 
 
@@ -41,8 +41,6 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     """Median and quartiles of the cosine of y₁ and y₂, of μ₁ and z₂, and of embeddings of different images."""
     on_cpu = next(evaluation.model.parameters()).device.type == "cpu"
     pairs = options.pairs if options.pairs is not None else PAIRS_CPU if on_cpu else PAIRS_ACCELERATOR
-    if pairs < 1:
-        raise UserError(f"--cosine.pairs must be at least 1, not {pairs}")
     why_not = why_no_latents(evaluation)
     found = pair_cosines(evaluation, pairs, latents=why_not is None)
     yield "cosine.pairs", pairs

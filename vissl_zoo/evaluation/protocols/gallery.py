@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import Count, Within
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.output import short_number
@@ -27,18 +28,14 @@ PAPER: dict[str, str] = {}
 class Options:
     """How many images, and from how deep in the order."""
 
-    count: int = 20
+    count: Count = 20
     """Images of each kind; at most half of all images are shown as most and half as least certain."""
-    share: float = 0.01
+    share: Annotated[float, Within(0, 0.5, above=True)] = 0.01
     """The top and bottom share of the images from which the second gallery is drawn at random."""
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
     """Mean, deviation, extremes and median of κ (and of DINO's entropy, in nats) over the test images."""
-    if options.count < 1:
-        raise UserError(f"--gallery.count must be at least 1, not {options.count}")
-    if not 0 < options.share <= 0.5:
-        raise UserError(f"--gallery.share must be above 0 and at most 0.5, not {options.share}")
     features = evaluation.test_features
     yield "gallery.kappa", summary(features.kappa)
     _draw(evaluation, options, features.kappa, "κ", "")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import timm
@@ -20,7 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import Within
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
 from vissl_zoo.evaluation.linear_classifier import shuffled
@@ -41,11 +42,11 @@ MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 class Options:
     """How the network is fine-tuned."""
 
-    epochs: int = 0
+    epochs: Annotated[int, Within(0)] = 0
     """Passes over the labelled images; 0 leaves the protocol out, 200 is the paper's."""
-    percents: tuple[float, ...] = (1, 10)
+    percents: Annotated[tuple[float, ...], Within(0, 100, above=True)] = (1, 10)
     """Shares of the labelled training images, in percent."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Within(3)] = 128  # of batches of two one image may be left over
     """Images of a step, at most."""
     lr: float = 0.05
     """Learning rate of the pre-trained network."""
@@ -58,19 +59,9 @@ class Options:
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
-    """For each share: number of labelled images, top-1 after fine-tuning, top-1 from scratch. Nothing at 0 epochs.
-
-    Raises:
-        UserError: an option outside its range.
-    """
+    """For each share: number of labelled images, top-1 after fine-tuning, top-1 from scratch. Nothing at 0 epochs."""
     if options.epochs == 0:
         return
-    if options.epochs < 0 or options.batch_size < 3:  # of batches of two one image may be left over
-        raise UserError(
-            "--semi-supervised.epochs must not be negative, and --semi-supervised.batch-size at least 3"
-        )
-    if not all(0 < percent <= 100 for percent in options.percents):
-        raise UserError("--semi-supervised.percents must lie above 0 and not above 100")
     if not (evaluation.test_labels >= 0).any():
         yield "semi_supervised.top1", Undefined("no test image has a label")
         return

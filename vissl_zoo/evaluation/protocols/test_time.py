@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from vissl_zoo.cli import Count, Within
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import SURE, UNSURE, new_figure, tidy
@@ -38,19 +40,20 @@ CHOICES = ("one_crop", "highest_kappa", "mean_embedding", "kappa_weighted")
 class Options:
     """How many images and crops; each image costs crops × repeats forward passes, 90 by default."""
 
-    images: int = 500
+    images: Count = 500
     """Labelled test images, drawn by the seed."""
-    crops: int = 30
+    crops: Count = 30
     """Random crops of each image, among which κ chooses."""
-    repeats: int = 3
+    repeats: Count = 3
     """How often all of it is done with new crops, for mean and standard deviation."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Annotated[tuple[float, float], Within(0, 1, above=True)] = (0.08, 1.0)
     """Area of a crop as a fraction of the image's; the paper leaves it open, here it is its linear evaluation's."""
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
     """Top-1 by kNN and linear, and mean κ: of the clean crop, and of each choice with its deviation."""
-    _check(options)
+    if options.scale[0] > options.scale[1]:
+        raise UserError(f"--test-time.scale must be two numbers, the smaller first, not {options.scale}")
     chosen = sample_images(evaluation, options.images, np.flatnonzero(evaluation.test_labels >= 0))
     if (evaluation.train_labels >= 0).sum() < FEWEST or not len(chosen):
         reason = f"fewer than {FEWEST} labelled training images, or no labelled test image"
@@ -137,17 +140,6 @@ def mean_and_std(values: np.ndarray) -> dict[str, object]:
     """Mean and standard deviation (of a sample, R - 1) of R repeats; one repeat has no deviation."""
     std = values.std(ddof=1) if len(values) > 1 else Undefined("there is only one repeat")
     return {"mean": values.mean(), "std": std}
-
-
-def _check(options: Options) -> None:
-    for name in ("images", "crops", "repeats"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--test-time.{name} must be at least 1, not {getattr(options, name)}")
-    least, most = options.scale
-    if not 0 < least <= most <= 1:
-        raise UserError(
-            f"--test-time.scale must be two numbers in (0, 1], the smaller first, not {least} {most}"
-        )
 
 
 def _draw(found: dict[str, dict]) -> Figure:

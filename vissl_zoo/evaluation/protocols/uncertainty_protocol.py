@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import Count
 from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.correctness import Answers, knn_answers, linear_answers
@@ -43,20 +43,14 @@ class Options:
     """Measure the two-view cosine, which renders and embeds two random views of every test image."""
     linear: bool = True
     """Judge by the linear classifier, too; it is trained if the linear protocol has not run."""
-    shuffles: int = 1000
+    shuffles: Count = 1000
     """Shuffles of each permutation test, M of the paper's App. J."""
-    resamples: int = 1000
+    resamples: Count = 1000
     """Bootstrap draws behind each 95% interval."""
 
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
-    """Statistics of κ, and for each classifier the AUROC of every score, AURC, Table 4 and the logistic regression.
-
-    Raises:
-        UserError: an option outside its range.
-    """
-    if min(options.shuffles, options.resamples) < 1:
-        raise UserError("--uncertainty.shuffles and --uncertainty.resamples must be at least 1")
+    """Statistics of κ, and for each classifier the AUROC of every score, AURC, Table 4 and the logistic regression."""
     features = evaluation.test_features
     for name in ("kappa", "uncertainty"):
         column = getattr(features, name)
