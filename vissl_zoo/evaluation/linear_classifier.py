@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -148,21 +149,16 @@ def train(
     start = torch.randn(classes, width, generator=torch.Generator().manual_seed(seed)) * INITIAL_STD
     weight = start.to(device).repeat(count, 1, 1)
     bias = torch.zeros(count, classes, device=device)
-    peaks = torch.tensor(learning_rates, dtype=torch.float32, device=device)
     # As separate parameters, the rates' classifiers have norms of their own; biases are not adapted.
-    optimizer = Lars([{"params": [*weight], "always_adapt": True}, {"params": [bias]}], momentum=MOMENTUM)
+    layers = [{"params": [w], "always_adapt": True} for w in weight] + [{"params": [b]} for b in bias]
+    optimizer = Lars(layers, momentum=MOMENTUM)
     bar = tqdm(batches, desc=progress, total=steps, unit="step", disable=progress is None, leave=False)
     for step, (x, labels) in enumerate(bar):
-        slopes, bias.grad = gradients(weight, bias, x.to(device), labels.to(device))
-        for group in optimizer.param_groups:
-            group["lr"] = 0.5 * (1 + math.cos(math.pi * step / steps))
-        for parameter, slope in zip(optimizer.param_groups[0]["params"], slopes, strict=True):
-            parameter.grad = slope
-        before = weight.clone(), bias.clone()
+        slopes = chain(*gradients(weight, bias, x.to(device), labels.to(device)))
+        for group, slope, peak in zip(optimizer.param_groups, slopes, 2 * [*learning_rates], strict=True):
+            group["params"][0].grad = slope
+            group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.step()
-        # A step is in proportion to the rate, and LARS itself takes one rate: each goes its own times as far.
-        for now, then in zip((weight, bias), before, strict=True):
-            now.copy_(then.lerp(now, peaks.view(-1, *[1] * (now.ndim - 1))))
     return weight.cpu(), bias.cpu()
 
 
