@@ -11,7 +11,7 @@ from vissl_zoo.methods import RECIPES
 from vissl_zoo.training import launch
 
 RECIPE = dataclasses.replace(RECIPES["demo"].recipe, output_dir="nowhere")
-ALONE = SimpleNamespace(device=torch.device("cpu"), num_processes=1)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def native(monkeypatch):
 
 
 def chosen(**changes):
-    return launch.choose_precision(dataclasses.replace(RECIPE, **changes), ALONE)[0]
+    return launch.choose_precision(dataclasses.replace(RECIPE, **changes), CPU)[0]
 
 
 @pytest.mark.parametrize("yes, expected", [(True, "bf16"), (False, "no")])
@@ -73,7 +73,8 @@ def test_a_run_whose_precision_cannot_be_read(native, tmp_path, content):
 def test_what_is_said():
     said = {
         name: launch.describe_precision(
-            dataclasses.replace(RECIPE, mixed_precision=name), SimpleNamespace(mixed_precision=name)
+            dataclasses.replace(RECIPE, mixed_precision=name),
+            SimpleNamespace(mixed_precision=name, device=CPU),
         )
         for name in ("no", "bf16")
     }

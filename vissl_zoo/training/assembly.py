@@ -66,7 +66,7 @@ def _create(name: str, image_size: int, arguments: dict[str, Any]) -> nn.Module:
 def _try_sizes(model: nn.Module, recipe: Recipe) -> None:
     """Run one blank image of each size, since backbones refuse sizes in many ways and late."""
     sizes = {"image-size": recipe.image_size}
-    if recipe.views.low:
+    if recipe.views.low and recipe.views.low_size:
         sizes["views.low-size"] = recipe.views.low_size
     model.eval()
     for flag, size in sizes.items():
@@ -87,10 +87,10 @@ def build_method(recipe: Recipe, model: nn.Module, device: torch.device) -> Meth
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--method: {first_line(error)}") from error
     if recipe.sync_batch_norm:
-        method = synchronize_batch_norm(method, device)
+        synchronize_batch_norm(method, device)  # in place, as a method is no batch norm itself
     # channels_last: convolutions run up to three times as fast on a CPU, and in half precision on a GPU.
-    method = use_small_maps(method).to(memory_format=torch.channels_last)
-    method = method.to(device, getattr(torch, recipe.dtype)).train()
+    use_small_maps(method)
+    method = method.to(memory_format=torch.channels_last).to(device, getattr(torch, recipe.dtype)).train()
     if recipe.compile == "on":
         compile_backbone(method.model)
     return method
@@ -131,5 +131,10 @@ def build_optimizer(recipe: Recipe, method: Method, precision: str) -> torch.opt
     if constant:
         groups.append({"params": constant, "constant_lr": True})
     fused = precision != "fp16" and scheduled[0].device.type in ("cpu", "cuda")
-    options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
-    return torch.optim.SGD(groups, lr=0.0, fused=fused or None, **options)  # None: foreach where that pays
+    return torch.optim.SGD(
+        groups,
+        lr=0.0,  # of each step: `set_learning_rate`
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=fused or None,  # None: foreach where that pays
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any, cast
 
 from torch import nn
 
@@ -34,9 +35,9 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
         return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
 
     folder = export(None)  # before the report: whatever that may meet, the model is safe
-    if recipe.report and table is None:
+    if table is None and recipe.report:
         print("\nno report: the data are a stream")
-    elif recipe.report:
+    elif table is not None and recipe.report:
         metrics, summary = report_training(
             run.folder / "report",
             model,
@@ -63,8 +64,12 @@ def describe_input(model: nn.Module, recipe: Recipe, table: ImageTable | None) -
     size = recipe.image_size
     # Images about as small as the views are taken whole; of a photo the centre is, as the paper tests.
     small = table is not None and max(_a_size(table)) <= 1.5 * size
-    crop = {"crop_pct": 1.0 if small else 0.875, "interpolation": "bilinear"}
-    model.pretrained_cfg.update(input_size=(3, size, size), pool_size=pool_size(model, size), **crop)
+    cast("dict[str, Any]", model.pretrained_cfg).update(
+        input_size=(3, size, size),
+        pool_size=pool_size(model, size),
+        crop_pct=1.0 if small else 0.875,
+        interpolation="bilinear",
+    )
 
 
 def _a_size(table: ImageTable) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
@@ -24,16 +25,16 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         known = ", ".join(installed) or "none"
         raise UserError(f"--tracker {recipe.tracker} is unknown or not installed (installed: {known})")
     processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    if processes.device.type == "cpu":
+    device = processes.device or torch.device("cpu")
+    if device.type == "cpu":
         keep_freed_memory()
         if taken := take_cores(recipe.threads, processes.num_processes):
             processes.print(f"threads: {taken}")
-    precision, _ = choose_precision(recipe, processes)
+    precision, _ = choose_precision(recipe, device)
+    [precision] = broadcast_object_list([precision])  # machines may differ: the first one's counts
     try:
         accelerator = Accelerator(
-            mixed_precision=broadcast_object_list([precision])[
-                0
-            ],  # machines may differ: the first one's counts
+            mixed_precision=precision,
             gradient_accumulation_steps=recipe.gradient_accumulation,
             log_with=recipe.tracker,
             project_dir=recipe.output_dir,
@@ -48,7 +49,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def choose_precision(recipe: Recipe, processes: PartialState | Accelerator) -> tuple[str, str]:
+def choose_precision(recipe: Recipe, device: torch.device) -> tuple[str, str]:
     """The precision of the backbone ("no", "fp16" or "bf16"), and why, for the user.
 
     A flag decides, then what accelerate was told, then the run that is resumed, then what the hardware can do.
@@ -62,14 +63,14 @@ def choose_precision(recipe: Recipe, processes: PartialState | Accelerator) -> t
         return _stored_precision(recipe), "as the run began"
     if recipe.dtype != "float32":
         return "no", "--dtype"
-    if bfloat16_is_native(processes.device):
+    if bfloat16_is_native(device):
         return "bf16", "the hardware computes in it"
     return "no", "the hardware does not compute in bfloat16"
 
 
 def describe_precision(recipe: Recipe, accelerator: Accelerator) -> str:
     """One line for the user."""
-    precision, reason = accelerator.mixed_precision, choose_precision(recipe, accelerator)[1]
+    precision, reason = accelerator.mixed_precision, choose_precision(recipe, accelerator.device)[1]
     return f"precision: {recipe.dtype if precision == 'no' else precision} ({reason})"
 
 
@@ -86,6 +87,6 @@ def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
 def _stored_precision(recipe: Recipe) -> str:
     """The precision of the run to be resumed; if it cannot be read, `Run` will say so."""
     try:
-        return json.loads((Path(recipe.output_dir) / "recipe.json").read_text())["mixed_precision"]
+        return json.loads((Path(recipe.output_dir or "") / "recipe.json").read_text())["mixed_precision"]
     except (OSError, ValueError, KeyError, TypeError):
         return "no"

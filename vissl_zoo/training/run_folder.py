@@ -56,7 +56,7 @@ class Run:
         method = {"name": recipe.method.name, **described["method"]}
         settled = {"mixed_precision": accelerator.mixed_precision, "images": images}
         self._described = {**described, "method": method, **settled}  # what recipe.json holds
-        self.folder = Path(recipe.output_dir)
+        self.folder = Path(recipe.output_dir or "run")
         self.step, self._seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step, self._loading = 0, 0.0
@@ -80,7 +80,7 @@ class Run:
         if device.type != "cpu" and self.step % _AGREE_EVERY:  # for what the host would wait for it
             return False
         flag = torch.tensor(float(over), device=device)
-        return bool(self.accelerator.reduce(flag, "sum") > 0)
+        return bool(torch.as_tensor(self.accelerator.reduce(flag, "sum")) > 0)
 
     @property
     def finished(self) -> bool:
@@ -183,7 +183,8 @@ class Run:
         values |= collapse_signals(latents.embedding)
         values["data_share"] = torch.tensor(self._loading, device=latents.kappa.device)
         packed = torch.stack([v.float() for v in values.values()])  # MPS has no float64
-        means = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
+        reduced = torch.as_tensor(self.accelerator.reduce(packed, "mean"))
+        means = dict(zip(values, reduced.tolist(), strict=True))
         now = time.monotonic()
         passed = max(now - self._logged_at, 1e-9)
         images = (self.step - self._logged_step) * self.plan.batch_size * self.plan.accumulation

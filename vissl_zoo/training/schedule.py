@@ -65,8 +65,8 @@ class Plan:
             raise UserError(
                 f"--batch-size {recipe.batch_size} leaves fewer than 2 images to each of {processes} processes"
             )
-        plan = cls(images, recipe.batch_size, recipe.gradient_accumulation, 0)
-        steps = recipe.epochs * plan.steps_per_epoch if recipe.max_steps is None else recipe.max_steps
+        per_epoch = cls(images, recipe.batch_size, recipe.gradient_accumulation, 0).steps_per_epoch
+        steps = recipe.epochs * (per_epoch or 0) if recipe.max_steps is None else recipe.max_steps
         if recipe.profile and steps < 2:
             raise UserError("--profile needs at least 2 steps, and there is 1")
         return cls(images, recipe.batch_size, recipe.gradient_accumulation, steps)
@@ -78,6 +78,7 @@ def index_batches(plan: Plan, *, seed: int, start: int, rank: int, processes: in
     Each pass over the images has its own order, drawn from (seed, pass); the batches of one process and of
     eight are the same, cut differently.
     """
+    assert plan.images is not None, "a stream has an order of its own"
     batches_per_pass = plan.images // plan.batch_size
     share = plan.batch_size // processes
     current, order = -1, np.empty(0, dtype=np.int64)
