@@ -77,10 +77,10 @@ def test_help_names_what_a_flag_takes_and_not_none(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("typed", "options"),
     [
-        ([], Optional()),
+        (["x.csv"], Optional("x.csv")),
         (["x.csv", "--size", "3", "--kind", "b"], Optional("x.csv", 3, "b")),
-        (["--size", "None", "--kind", "None"], Optional()),
-        (["--pair", "1", "2"], Optional(pair=(1, 2))),
+        (["--size", "None", "--kind", "None", "x.csv"], Optional("x.csv")),
+        (["x.csv", "--pair", "1", "2"], Optional("x.csv", pair=(1, 2))),
     ],
 )
 def test_flags_that_may_be_left_out(typed, options):
@@ -88,7 +88,13 @@ def test_flags_that_may_be_left_out(typed, options):
 
 
 def test_none_takes_a_value_away():
-    assert parse_flags(Optional, Optional(size=7), ["--size", "None"], "prog", "about") == Optional()
+    options = parse_flags(Optional, Optional("x.csv", size=7), ["--size", "None"], "prog", "about")
+    assert options == Optional("x.csv")
+
+
+def test_an_argument_that_is_missing_is_one_line_that_names_it():
+    with pytest.raises(UserError, match=r"^filter needs SCORES \(see prog filter --help\)$"):
+        parse_flags(Optional, Optional(), ["--size", "3"], "prog filter", "about")
 
 
 @pytest.mark.parametrize("typed", [["--size", "x"], ["--kind", "c"], ["--pair", "1"]])

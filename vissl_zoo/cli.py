@@ -93,7 +93,7 @@ def parse_flags(
     which prints and exits with 0.
 
     Raises:
-        UserError: one line, for an unknown flag or a value that a flag cannot take.
+        UserError: one line, for an unknown flag, a value that a flag cannot take, or an argument that is missing.
     """
     if not {"-h", "--help"}.isdisjoint(arguments):
         _join_lines_of_help(default)
@@ -116,6 +116,10 @@ def parse_flags(
             raise
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} --help)") from None
     sys.stderr.write(said.getvalue())
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        notes = getattr(hint, "__metadata__", ())
+        if _POSITIONAL in notes and not getattr(options, name):
+            raise UserError(f"{prog.split()[-1]} needs {notes[-1].metavar} (see {prog} --help)")
     check_numbers(options)
     return options
 

@@ -74,7 +74,7 @@ def test_without_labels_the_rest_is_said_to_be_left_out(demo_run, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["evaluate"], "model"),
+        (["evaluate"], "MODEL"),
         (["evalute"], "did you mean evaluate"),
         (["evaluate", "no_such_model"], "no_such_model"),
         (["evaluate", "test_resnet", "--random-init", "--protocols", "nkk"], "nkk"),

@@ -131,7 +131,7 @@ def test_bad_input_is_one_line(demo_run, tmp_path, capsys):
     (tmp_path / "bad" / "metrics.json").write_text('{"knn_top1": 1}')
     to = ["--repo-id", "me/model", "--dry-run"]
     for arguments, said in [
-        ([], "publish needs a run folder"),
+        ([], "publish needs RUN"),
         ([run], "--repo-id ORG/NAME is missing"),
         ([run, "--repo-id", "model"], "must be ORG/NAME"),
         ([tmp_path, *to], "holds no export"),

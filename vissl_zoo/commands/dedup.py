@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from vissl_zoo.cli import Fraction, ScoresFile, parse_flags
-from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file
 from vissl_zoo.photos.duplicates import Groups, find_duplicates, random_cosines
 from vissl_zoo.photos.score_table import (
@@ -52,8 +51,6 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images. No file is moved or deleted."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo dedup", about)
-    if not options.scores:
-        raise UserError("dedup needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", LISTS, [options.scores])
     table = read_scores(options.scores)
     embeddings = read_embeddings(options.embeddings, table, "dedup")

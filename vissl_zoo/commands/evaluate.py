@@ -9,7 +9,6 @@ from typing import Any
 
 from vissl_zoo.cli import DataFlags, Model, OptionalCount, Seed, parse_flags
 from vissl_zoo.cpu.device import take_device
-from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.evaluation_run import evaluate, flat
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 
@@ -60,10 +59,6 @@ def main(arguments: list[str]) -> None:
     flags: Any = parse_flags(
         Options, Options(), arguments, "vissl-zoo evaluate", f"Measure a model.\n\nProtocols: {described}."
     )
-    if not flags.model:
-        raise UserError(
-            "evaluate needs a model first: a run folder, an export folder, or a name (see --help)"
-        )
     folder = Path(flags.output_dir or Path("evaluations") / default_name(flags))
     metrics = evaluate(
         flags.model,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from vissl_zoo.cli import Fraction, ScoresFile, parse_flags
-from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file
 from vissl_zoo.photos.score_table import LISTS, candidates, read_scores, subset, write_scores
 
@@ -35,8 +34,6 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images. No file is moved or deleted."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo filter", about)
-    if not options.scores:
-        raise UserError("filter needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", LISTS, [options.scores])
     table = read_scores(options.scores)
     places = candidates(table, options.scores)

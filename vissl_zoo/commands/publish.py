@@ -44,8 +44,6 @@ def main(arguments: list[str]) -> None:
         UserError: one line about the run, a flag, the token or the Hub.
     """
     flags = parse_flags(Options, Options(), arguments, "vissl-zoo publish", "Publish a run or an export.")
-    if not flags.run:
-        raise UserError("publish needs a run folder or an export folder first (see --help)")
     if not flags.repo_id:
         raise UserError("--repo-id ORG/NAME is missing")
     from vissl_zoo.hub.card import read_record

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vissl_zoo.cli import Count, Fraction, ScoresFile, Seed, parse_flags
-from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file
 from vissl_zoo.photos.duplicates import find_duplicates
 from vissl_zoo.photos.page import GALLERY, Page, duplicate_groups, map_points
@@ -44,8 +43,6 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo report", about)
-    if not options.scores:
-        raise UserError("report needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", (".html", ".htm"), [options.scores, options.embeddings])
     table = read_scores(options.scores)
     page = Page(table, shlex.join(["vissl-zoo", "report", *arguments]), options.count)

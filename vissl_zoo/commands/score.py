@@ -65,10 +65,6 @@ def main(arguments: list[str]) -> None:
         "PATH is a folder, glob, image file, parquet file or Hub data set (org/name); several may be given."
     )
     options = parse_flags(Options, Options(), arguments, "vissl-zoo score", about)
-    if not options.paths:
-        raise UserError(
-            "score needs a PATH: a folder, a glob, an image, a parquet file, a data set (see --help)"
-        )
     output_file(options.output, "--output", TABLES)
     gallery = output_file(options.gallery, "--gallery", (".html", ".htm"))
     embeddings = output_file(options.embeddings, "--embeddings", (".npy",))

@@ -56,8 +56,6 @@ def main(arguments: list[str]) -> None:
     """
     about = "SCORES is a table of scored images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo select", about)
-    if not options.scores:
-        raise UserError("select needs the SCORES that `vissl-zoo score` wrote (see --help)")
     output = output_file(options.output, "--output", LISTS, [options.scores])
     export = export_file(options.to, options.to_file, output or Path("selected"))
     table, embeddings = open_scores(options)

@@ -47,8 +47,6 @@ def main(arguments: list[str]) -> None:
         UserError: one line about the image, the model or a flag.
     """
     options = parse_flags(Options, Options(), arguments, "vissl-zoo tta", "IMAGE is an image file.")
-    if not options.image:
-        raise UserError("tta needs an IMAGE (see --help)")
     if not 0 < options.scale[0] <= options.scale[1] <= 1:
         raise UserError(f"--scale must be two numbers in (0, 1], the smaller first, not {options.scale}")
     output = output_file(options.output, "--output", (".png",), [options.image])
