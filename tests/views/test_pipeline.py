@@ -80,8 +80,8 @@ def pvalues(ours, theirs):
 
 
 def test_views_are_distributed_as_torchvision_draws_them():
-    """Kolmogorov-Smirnov tests over 1,200 views of one image, and their power against a weaker jitter."""
-    number = 1200
+    """Kolmogorov-Smirnov tests over 600 views of one image, and their power against a weaker jitter."""
+    number = 600
     images = colourful(1, 24, 24, seed=3)
     torch.manual_seed(0)
     compose = v2.Compose(
@@ -100,7 +100,7 @@ def test_views_are_distributed_as_torchvision_draws_them():
     pipeline = ViewPipeline(24, standard=1)
     ours = statistics(pipeline(batch, full_size(batch), 0)[0])
     assert min(pvalues(ours, theirs).values()) > 1e-3
-    weaker = dataclasses.replace(pipeline, brightness=0.3, contrast=0.2, saturation=0.2, hue=0.05)
+    weaker = dataclasses.replace(pipeline, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
     other = statistics(weaker(batch, full_size(batch), 0)[0])
     assert max(pvalues(other, theirs)[name] for name in ("mean", "saturation", "hue")) < 1e-3
 

@@ -51,15 +51,13 @@ def jitter_colours(images: Tensor, jitter: Jitter, at_once: int = 2**31) -> None
         jitter: theirs; `kind` lies on the CPU, the rest where the images lie.
         at_once: images that one operation takes: so many that a processor's caches hold them.
     """
-    pixels, weights = images.flatten(2), images.new_tensor(LUMA)
-    start = torch.searchsorted(jitter.kind, torch.arange(1, 6, dtype=jitter.kind.dtype)).tolist() + [
-        len(images)
-    ]
+    pixels, kinds = images.flatten(2), torch.arange(1, 6, dtype=jitter.kind.dtype)
+    start = [*torch.searchsorted(jitter.kind, kinds).tolist(), len(images)]
 
     def blend(step: int, first: int, stop: int) -> None:
         for i in range(first, stop, at_once):
             part = slice(i, min(i + at_once, stop))
-            _blend(pixels[part], weights, jitter.matrix[part, step], jitter.mean_part[part, step])
+            _blend(pixels[part], jitter.matrix[part, step], jitter.mean_part[part, step])
 
     for step in range(3):
         blend(step, start[step + 1], len(images))
@@ -70,9 +68,9 @@ def jitter_colours(images: Tensor, jitter: Jitter, at_once: int = 2**31) -> None
         blend(step, start[0], start[step + 1])
 
 
-def _blend(pixels: Tensor, weights: Tensor, matrix: Tensor, mean_part: Tensor) -> None:
+def _blend(pixels: Tensor, matrix: Tensor, mean_part: Tensor) -> None:
     """In place clamp(matrix · colours + mean_part · mean gray): pixels (n, 3, P), matrix (n, 3, 3), mean_part (n,)."""
-    summand = (pixels.mean(2) @ weights).mul_(mean_part).view(-1, 1, 1)
+    summand = luma(pixels.mean(2)).mul_(mean_part).view(-1, 1, 1)
     torch.clamp(torch.baddbmm(summand, matrix, pixels), 0, 1, out=pixels)
 
 

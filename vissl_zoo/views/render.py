@@ -60,27 +60,33 @@ def render_views(
 
 
 class _Work(NamedTuple):
-    """What is done to V views of B images, (V, B, ...) each; what steers the work lies on the CPU."""
+    """What is done to V views of B images, (V, B, ...) each; the first three lie on the CPU and steer the work."""
 
     kind: Tensor
     grayscale: Tensor
     blur: Tensor
-    numbers: list[Tensor]  # on the device: the filters' four, the jitter's three, sigma
+    down_first: Tensor  # see `Taps`, as the next three
+    down_weights: Tensor
+    across_first: Tensor
+    across_weights: Tensor
+    matrix: Tensor  # see `Jitter`, as the next two
+    mean_part: Tensor
+    turn: Tensor
+    sigma: Tensor
 
     @classmethod
     def of(cls, images: Tensor, boxes: Tensor, draws: ViewDraws, size: int, dtype: torch.dtype) -> _Work:
         kind, *jitter = jitter_numbers(draws.factors, draws.order, draws.jitter)
-        numbers = [n.to(dtype) for n in (boxes, *jitter, draws.sigma)]
         taps = taps_needed(boxes, images.shape[2:], size)
+        numbers = [n.to(dtype) for n in (boxes, *jitter, draws.sigma)]
         boxes, *numbers, flip = _send(images.device, *numbers, draws.flip)
         down, across = crop_taps(boxes, flip, images.shape[2:], size, taps)
         down.weights.div_(255)
-        return cls(kind, draws.grayscale, draws.blur, [*down, *across, *numbers])
+        return cls(kind, draws.grayscale, draws.blur, *down, *across, *numbers)
 
     def part(self, images: slice) -> _Work:
         """Of some images, (V * b, ...) each."""
-        kind, grayscale, blur, *numbers = (t[:, images].flatten(0, 1) for t in (*self[:3], *self.numbers))
-        return _Work(kind, grayscale, blur, numbers)
+        return _Work(*(t[:, images].flatten(0, 1) for t in self))
 
 
 def _render(images: Tensor, work: _Work, radius: int, at_once: int) -> Tensor:
@@ -92,7 +98,7 @@ def _render(images: Tensor, work: _Work, radius: int, at_once: int) -> Tensor:
     kind, grayscale, blur = (steer[order] for steer in work[:3])
     gray, blurred = grayscale.nonzero().squeeze(1), blur.nonzero().squeeze(1)
     order, back, gray, blurred = _send(images.device, order, order.argsort(), gray, blurred)
-    *taps, matrix, mean_part, turn, sigma = (numbers.index_select(0, order) for numbers in work.numbers)
+    *taps, matrix, mean_part, turn, sigma = (numbers.index_select(0, order) for numbers in work[3:])
     image = order % max(1, len(images))
     pixels = crop_sideways(images.to(sigma.dtype), image, Taps(*taps[:2]), Taps(*taps[2:]))
     jitter_colours(pixels, Jitter(kind, matrix, mean_part, turn), at_once)

@@ -81,12 +81,9 @@ def filter_taps(
 
 def _sum_rows(rows: Tensor, begin: Tensor, taps: Taps) -> Tensor:
     """Every row of the views whose planes' rows begin at `begin` (n, 3): (3n * size, row length)."""
-    first, weights = taps
-    index = (
-        begin[:, :, None, None]
-        + (first.unsqueeze(2) + torch.arange(weights.shape[2], device=first.device))[:, None]
-    )
-    index, weights = index.flatten(0, 2), weights.unsqueeze(1).expand_as(index).flatten(0, 2)
+    index = taps.first.unsqueeze(2) + torch.arange(taps.weights.shape[2], device=rows.device)
+    index = (begin[:, :, None, None] + index.unsqueeze(1)).flatten(0, 2)
+    weights = taps.weights.unsqueeze(1).expand(-1, 3, -1, -1).flatten(0, 2)
     if rows.device.type in ("cpu", "cuda", "meta"):
         return embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
     return add_rows(rows, index, weights)

@@ -149,17 +149,8 @@ def _draw_original(page: Page, top: float, original: Image, boxes: Tensor, stand
         color, number = _style(view, standard)
         line = 1.3 if view < standard else 0.8
         halo = [withStroke(linewidth=line + 1.2, foreground="white")]
-        frame = Rectangle(
-            (x, y),
-            box_width,
-            box_height,
-            fill=False,
-            color=color,
-            linewidth=line,
-            path_effects=halo,
-            clip_on=False,
-        )
-        axes.add_patch(frame)
+        look = {"fill": False, "color": color, "linewidth": line, "path_effects": halo, "clip_on": False}
+        axes.add_patch(Rectangle((x, y), box_width, box_height, **look))
         _tag(axes, x, y, color, number)
 
 
@@ -190,9 +181,7 @@ def _grid(count: int, side: float, left: float) -> list[tuple[float, float, floa
 
 
 def _heading(count: int, kind: str, size: int) -> str:
-    numeral = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    number = numeral[count] if count < len(numeral) else str(count)
-    return f"{number} {kind} view{'s' if count != 1 else ''}, {size} px"
+    return f"{count} {kind} view{'s' if count != 1 else ''}, {size} px"
 
 
 def _caption(name: str, original: Image, width: float) -> str:
