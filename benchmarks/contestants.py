@@ -196,12 +196,11 @@ def take_turns(started: dict[str, Contestant], repeats: int, seconds: float) -> 
     """The turns of each contestant, one after the other, after one of each that does not count."""
     turns: dict[str, list[Turn]] = {name: [] for name in started}
     for repeat in range(repeats + 1):
-        for name, contestant in started.items():
-            turn = contestant.turn(seconds)
+        taken = {name: contestant.turn(seconds) for name, contestant in started.items()}
+        say(f"turn {repeat} of {repeats}: {', '.join(f'{n} {turn.rate:.4g}/s' for n, turn in taken.items())}")
+        for name, turn in taken.items():
             if repeat:
                 turns[name].append(turn)
-        rates = ", ".join(f"{name} {taken[-1].rate:.4g}/s" for name, taken in turns.items() if taken)
-        say(f"turn {repeat} of {repeats}: {rates}")
     return turns
 
 
