@@ -150,10 +150,12 @@ def test_options_of_a_protocol_are_a_dict_or_its_own_class(model, data):
 def everything(model, shapes_folder, tmp_path_factory):
     """Every protocol on one small labelled data set that knows its ambiguity: what is returned, and the folder."""
     folder = tmp_path_factory.mktemp("everything")
+    linear = PROTOCOLS["linear"].Options(epochs=2)
     quick = {
-        "linear": {"epochs": 2}, "semi_supervised": {"epochs": 1, "percents": (10,)},
+        "linear": linear, "semi_supervised": {"epochs": 1, "percents": (10,)},
         "augmentation": {"images": 5, "draws": 2}, "corruption": {"images": 4}, "cosine": {"pairs": 6},
-        "test_time": {"images": 5, "crops": 2, "repeats": 1}, "transfer": {"data": (str(shapes_folder),)},
+        "test_time": {"images": 5, "crops": 2, "repeats": 1},
+        "transfer": {"data": (str(shapes_folder),), "linear": linear},
         "uncertainty": {"shuffles": 20, "resamples": 20},
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

@@ -5,10 +5,12 @@ A score is right by its order alone, so all of it goes through ranks, and ties c
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap, permutation_test, rankdata
+from sklearn.metrics import roc_auc_score
 
 from vissl_zoo.evaluation.correlation import unit
 
@@ -62,13 +64,10 @@ def auroc_with_p(
         ValueError: the shapes differ, or a score is not finite.
     """
     confidence, correct = _checked(confidence, correct)
-    positives, negatives = int(correct.sum()), int((~correct).sum())
-    if not positives or not negatives:
+    if correct.all() or not correct.any():
         return None
-    ranks = rankdata(confidence)  # halves at the finest: their sums are exact
-    least, pairs = positives * (positives + 1) / 2, positives * negatives
-    value = (ranks[correct].sum() - least) / pairs
-    p_value = _p_of_sum(ranks, correct.astype(np.float64), shuffles, seed)
+    value = roc_auc_score(correct, confidence)
+    p_value = _p_of_sum(rankdata(confidence), correct, shuffles, seed)
     drawn = _resampled_aurocs(confidence, correct, resamples, seed)
     drawn = drawn[np.isfinite(drawn)]
     # Only of a tiny set can no draw at all have both kinds; then nothing narrows the interval.
@@ -122,7 +121,7 @@ def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, see
     x, correct = _checked(x, correct)
     if np.ptp(x) == 0:
         return 1.0  # every shuffle has the same slope
-    return _p_of_sum(unit(x), correct.astype(np.float64), shuffles, seed)
+    return _p_of_sum(unit(x), correct, shuffles, seed)
 
 
 def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,19 +133,15 @@ def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, n
     return confidence, correct
 
 
-def _p_of_sum(x: np.ndarray, y: np.ndarray, shuffles: int, seed: int) -> float:
-    """The share of the shuffles of y at which x · y is at least as large."""
-
-    def statistic(shuffled: np.ndarray, axis: int) -> np.ndarray:
-        return shuffled @ x
-
+def _p_of_sum(x: np.ndarray, correct: np.ndarray, shuffles: int, seed: int) -> float:
+    """The share of the shuffles of the answers at which the sum of x over the correct ones is at least as large."""
     found = permutation_test(
-        (y,),
-        statistic,
+        (correct.astype(np.float64),),
+        lambda shuffled, axis: shuffled @ x,
         permutation_type="pairings",
         vectorized=True,
         n_resamples=shuffles,
-        batch=max(1, _CELLS // len(y)),
+        batch=max(1, _CELLS // len(x)),
         alternative="greater",
         random_state=np.random.default_rng(seed),
     )
@@ -169,16 +164,17 @@ def _resampled_aurocs(confidence: np.ndarray, correct: np.ndarray, resamples: in
         positives, negatives = (np.add.reduceat(weights * k, starts, axis=1) for k in (kind, ~kind))
         below = np.cumsum(negatives, axis=1) - negatives / 2
         pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            return ((positives * below).sum(axis=1) / pairs).reshape(drawn.shape[:-1])
+        return ((positives * below).sum(axis=1) / pairs).reshape(drawn.shape[:-1])
 
-    found = bootstrap(
-        (np.arange(count),),
-        aurocs,
-        vectorized=True,
-        method="percentile",
-        n_resamples=resamples,
-        batch=max(1, _CELLS // count),
-        random_state=np.random.default_rng([seed, 1]),  # not the shuffles' own numbers again
-    )
+    with warnings.catch_warnings():  # SciPy's own, of an interval that is not asked for
+        warnings.simplefilter("ignore")
+        found = bootstrap(
+            (np.arange(count),),
+            aurocs,
+            vectorized=True,
+            method="percentile",
+            n_resamples=resamples,
+            batch=max(1, _CELLS // count),
+            random_state=np.random.default_rng([seed, 1]),  # not the shuffles' own numbers again
+        )
     return found.bootstrap_distribution

@@ -25,12 +25,11 @@ from vissl_zoo.evaluation.evaluation_run import (
     run_protocols,
     write_results,
 )
-from vissl_zoo.evaluation.figures import NEUTRAL, SURE, new_figure, tidy
+from vissl_zoo.evaluation.figures import SURE, new_figure, tidy
 from vissl_zoo.evaluation.measures import auroc_with_p
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.protocols.ambiguity import known_ambiguity, spearman
 from vissl_zoo.inference.loading import TEST_SPLITS
-from vissl_zoo.output import short_number
 
 HELD_OUT = 0.1  # of the training images, where the data have no other split
 REPORTED = ("knn", "uncertainty", "gallery", "ambiguity")
@@ -167,31 +166,26 @@ def _of_untrained(floor: Evaluation) -> Iterator[tuple[str, object]]:
 
 
 def _rows(results: Results) -> list[tuple[str, str, str]]:
-    """The summary's table: (name, trained, untrained)."""
-    found = results.flat()
+    """The summary's table: (name, trained, untrained), of what was measured of one of the two."""
+    found, area, known = results.flat(), "uncertainty.knn.auroc.kappa", "ambiguity.spearman"
 
-    def row(text: str, trained: str, untrained: str, show: Callable[[float | None], str]) -> None:
-        if trained in found or untrained in found:
-            rows.append((text, *(show(found[key]) if key in found else "" for key in (trained, untrained))))
+    def shown(key: str, form: str) -> str:
+        value = found.get(f"{key}.value", found.get(key, ""))  # an AUROC has its value beside others
+        if value == "":
+            return ""
+        return "undefined" if value is None else f"{100 * value:.1f}" if form == "%" else f"{value:{form}}"
 
-    def percent(value: float | None) -> str:
-        return "undefined" if value is None else f"{100 * value:.1f}"
-
-    def fraction(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.3f}"
-
-    rows: list[tuple[str, str, str]] = []
-    row("κ, mean", "uncertainty.kappa.mean", "untrained.kappa.mean", short_number)
-    row(f"kNN top-1 (k = {found.get('knn.k')}), %", "knn.top1", "untrained.knn.top1", percent)
-    area = "uncertainty.knn.auroc.kappa"
-    areas = [key if key in found else f"{key}.value" for key in (area, f"untrained.{area}")]
-    row("AUROC of κ for kNN correctness", *areas, fraction)
-    known = "ambiguity.spearman"
-    row("Spearman of uncertainty with ambiguity", f"{known}.kappa", f"{known}.untrained", fraction)
-    for name in ("edge_density", "pixel_deviation"):
-        row(f"  of {name.replace('_', ' ')}, no network", "", f"{known}.{name}", fraction)
-    row("seconds, training and report", "seconds", "", lambda value: f"{value:.0f}")
-    return rows
+    lines = [
+        ("κ, mean", "uncertainty.kappa.mean", "untrained.kappa.mean", ".4g"),
+        (f"kNN top-1 (k = {found.get('knn.k')}), %", "knn.top1", "untrained.knn.top1", "%"),
+        ("AUROC of κ for kNN correctness", area, f"untrained.{area}", ".3f"),
+        ("Spearman of uncertainty with ambiguity", f"{known}.kappa", f"{known}.untrained", ".3f"),
+        ("  of edge density, no network", "", f"{known}.edge_density", ".3f"),
+        ("  of pixel deviation, no network", "", f"{known}.pixel_deviation", ".3f"),
+        ("seconds, training and report", "seconds", "", ".0f"),
+    ]
+    rows = [(name, shown(trained, form), shown(untrained, form)) for name, trained, untrained, form in lines]
+    return [row for row in rows if any(row[1:])]
 
 
 def _notes(results: Results, evaluation: Evaluation) -> list[str]:
@@ -212,28 +206,28 @@ def _as_text(rows: list[tuple[str, str, str]], notes: list[str], folder: Path) -
 
 def _draw_curves(history: list[Mapping[str, Any]]) -> Figure:
     """Loss and its terms, κ, and the signs of collapse against the step."""
-    collapse_signs = ("embedding_std", "cosine", "teacher_entropy", "prototype_entropy")
-    steps = [line["step"] for line in history]
+    log = {name: np.array([line[name] for line in history]) for name in history[0]}
     figure = new_figure(9.2, 4.8)
     (loss, kappa), (collapse, rank) = figure.subplots(2, 2)
     for axes, title, names in (
         (loss, "loss and its terms", ("loss", "alignment", "uniformity", "kl", "kappa_fit")),
-        (collapse, "spread of the embedding, cosine, entropies", collapse_signs),
+        (kappa, "κ, mean ± deviation", ("kappa_mean",)),
+        (
+            collapse,
+            "spread of the embedding, cosine, entropies",
+            ("embedding_std", "cosine", "teacher_entropy", "prototype_entropy"),
+        ),
+        (rank, "effective rank of the embedding", ("effective_rank",)),
     ):
-        for name in names:
-            if name in history[0]:
-                values = [line[name] for line in history]
-                axes.plot(steps, values, label=name.replace("_", " "), lw=1.2)
+        colour = SURE if len(names) == 1 else None
+        for name in filter(log.__contains__, names):
+            axes.plot(log["step"], log[name], label=name.replace("_", " "), lw=1.2, color=colour)
+        if colour is None:
+            axes.legend(fontsize=7, frameon=False)
         axes.set_title(title, fontsize=9)
-        axes.legend(fontsize=7, frameon=False)
-    mean, spread = (np.array([line[name] for line in history]) for name in ("kappa_mean", "kappa_std"))
-    kappa.plot(steps, mean, color=SURE, lw=1.2)
-    kappa.fill_between(steps, np.maximum(mean - spread, 0), mean + spread, color=SURE, alpha=0.2, lw=0)
-    kappa.set_title("κ, mean ± deviation", fontsize=9)
-    rank.plot(steps, [line["effective_rank"] for line in history], color=NEUTRAL, lw=1.2)
-    rank.set_title("effective rank of the embedding", fontsize=9)
-    rank.set_ylim(bottom=0)
-    for axes in (loss, kappa, collapse, rank):
         axes.set_xlabel("step", fontsize=8)
         tidy(axes)
+    mean, spread = log["kappa_mean"], log["kappa_std"]
+    kappa.fill_between(log["step"], np.maximum(mean - spread, 0), mean + spread, color=SURE, alpha=0.2, lw=0)
+    rank.set_ylim(bottom=0)
     return figure

@@ -1,5 +1,7 @@
 """Semi-supervised fine-tuning: which images are drawn, what is trained, and that it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -74,7 +76,8 @@ def test_it_learns_the_colours_and_leaves_the_model_alone(evaluation):
     assert all(torch.equal(before[k], v) for k, v in evaluation.model.state_dict().items())
     assert not evaluation.model.training
     assert torch.equal(state, torch.get_rng_state())  # draws are its own
-    assert dict(evaluate(evaluation, options)) == found
+    few = dict(evaluate(evaluation, replace(options, percents=(2.5,))))
+    assert few == {name: found[name] for name in few}
 
 
 def test_without_scratch(evaluation):

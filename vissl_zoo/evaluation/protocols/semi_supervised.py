@@ -2,9 +2,8 @@
 
 Off by default, because it trains networks: `--semi-supervised.epochs 200` is the paper's setting. The labelled images
 are drawn equally from the classes, at least one of each. They are seen as random resized crops, mirrored half the
-time, in batches of up to 128, by SGD with momentum .9, weight decay 1e-4 and a half cosine. The paper gives no learning
-rate, and a hundredth of the labels leaves none to choose one with: ours are constants, the best of three settings on
-the embedded shapes (25 epochs; 80 and 820 labels: .48 and .90 fine-tuned, .16 and .80 from scratch).
+time, by SGD with momentum .9, weight decay 1e-4 and a half cosine. The paper gives no learning rate, and a hundredth of
+the labels leaves none to choose one with: ours are constants, the best of three settings on the embedded shapes.
 """
 
 from __future__ import annotations
