@@ -117,7 +117,7 @@ def parse_flags(
         raise UserError(f"{_one_line(said.getvalue())} (see {prog} --help)") from None
     sys.stderr.write(said.getvalue())
     for name, hint in get_type_hints(type(options), include_extras=True).items():
-        notes = getattr(hint, "__metadata__", ())
+        notes: tuple = getattr(hint, "__metadata__", ())
         if _POSITIONAL in notes and not getattr(options, name):
             raise UserError(f"{prog.split()[-1]} needs {notes[-1].metavar} (see {prog} --help)")
     check_numbers(options)
