@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "cpu": set(),
     "data": {"cpu"},
     "cli": set(),
-    "commands": {"cli", "data", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu"},
+    "commands": {"cli", "data", "models", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu"},
     "views": {"cli", "data"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
     "inference": {"represents", "networks", "models", "data", "views", "hub"},

@@ -109,6 +109,7 @@ def main(arguments: list[str]) -> None:
 
 def _load(flags: Options) -> Loaded:
     from vissl_zoo.inference import load_model
+    from vissl_zoo.models import pool_size
 
     loaded = load_model(flags.model, random_init=flags.random_init, image_size=flags.image_size)
     model: Any = loaded.model
@@ -117,6 +118,7 @@ def _load(flags: Options) -> Loaded:
         what = "its κ lives on its bottleneck, which an export cannot part from it"
         raise UserError(f"{flags.model} is a DINO model: {what}; a fitted κ needs another backbone")
     if flags.image_size is not None:  # what the export will tell timm to give it
-        size = {"input_size": (3, flags.image_size, flags.image_size), "pool_size": None}
+        pooled = pool_size(model, flags.image_size)
+        size = {"input_size": (3, flags.image_size, flags.image_size), "pool_size": pooled}
         model.pretrained_cfg = model.default_cfg = {**model.pretrained_cfg, **size}
     return loaded

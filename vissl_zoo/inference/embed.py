@@ -23,7 +23,10 @@ from vissl_zoo.inference.forward import Forward, exact_forward, fast_forward
 from vissl_zoo.models import Representation
 from vissl_zoo.views import ViewDraws, ViewPipeline
 
-CPU_BATCH, DEVICE_BATCH = 32, 256  # on a CPU 32 images cost less each than 8; an accelerator wants more
+DEVICE_BATCH = 256
+CPU_PIXELS = (
+    32 * 224**2
+)  # of a forward pass on a CPU: fewer images of 224 pixels cost more each, and so do small ones
 NOT_FINITE = "the model's output is not finite"
 _CHUNK = 8  # images that a thread decodes at a time: a batch is spread over all threads
 _AHEAD = 3  # batches decoded ahead, at most
@@ -132,7 +135,7 @@ def embed(
         clean: put the central crop before the views, as one more.
         exact: decode in full and compute in plain float32, else see `fast_forward`; large JPEGs are then decoded at a
             fraction of their size, to no less than twice what is needed.
-        batch_size: images of a forward pass; by default 32 on a CPU and 256 on an accelerator.
+        batch_size: images of a forward pass; by default 256, on a CPU fewer of more than 79 pixels (32 of 224).
         workers: threads that decode; by default one for each CPU, 16 at most.
         progress: what to call the work in a progress bar; no bar if None.
 
@@ -147,10 +150,10 @@ def embed(
     if isinstance(views, ViewPipeline):
         views = RowViews(views)
     device = next(model.parameters()).device
-    size = batch_size or (CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
-    run = _Run(
-        model, table, central_crop(model, image_size), views, clean or views is None, exact, size, workers
-    )
+    crop = central_crop(model, image_size)
+    most = CPU_PIXELS // crop.size**2 if device.type == "cpu" else DEVICE_BATCH
+    size = batch_size or max(1, min(most, DEVICE_BATCH))
+    run = _Run(model, table, crop, views, clean or views is None, exact, size, workers)
     return _embed(run, rows, progress)
 
 
