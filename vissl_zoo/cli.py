@@ -48,7 +48,8 @@ OptionalCount = Annotated[int | None, Within(1)]
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 Fraction = Annotated[float, Within(0, 1, above=True)]
 
-# Arguments without a flag.
+# What must be given: flags, and arguments without a flag.
+Required = Annotated[str, "required", tyro.conf.arg(help_behavior_hint="(required)")]
 _POSITIONAL = tyro.conf.Positional
 ScoresFile = Annotated[str, _POSITIONAL, tyro.conf.arg(metavar="SCORES", help_behavior_hint="")]
 ImageFile = Annotated[str, _POSITIONAL, tyro.conf.arg(metavar="IMAGE", help_behavior_hint="")]
@@ -118,8 +119,9 @@ def parse_flags(
     sys.stderr.write(said.getvalue())
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         notes: tuple = getattr(hint, "__metadata__", ())
-        if _POSITIONAL in notes and not getattr(options, name):
-            raise UserError(f"{prog.split()[-1]} needs {notes[-1].metavar} (see {prog} --help)")
+        if not getattr(options, name) and (_POSITIONAL in notes or "required" in notes):
+            missing = notes[-1].metavar or f"--{name.replace('_', '-')}"
+            raise UserError(f"{prog.split()[-1]} needs {missing} (see {prog} --help)")
     check_numbers(options)
     return options
 

@@ -132,7 +132,7 @@ def test_bad_input_is_one_line(demo_run, tmp_path, capsys):
     to = ["--repo-id", "me/model", "--dry-run"]
     for arguments, said in [
         ([], "publish needs RUN"),
-        ([run], "--repo-id ORG/NAME is missing"),
+        ([run], "publish needs --repo-id"),
         ([run, "--repo-id", "model"], "must be ORG/NAME"),
         ([tmp_path, *to], "holds no export"),
         ([tmp_path / "none", *to], "holds no export"),

@@ -303,7 +303,9 @@ def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
 def test_bad_input_is_one_line(arguments, named, run_command, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    outcome = run_command("score", *[a.format(photos=photos, empty=tmp_path / "empty") for a in arguments])
+    arguments = [a.format(photos=photos, empty=tmp_path / "empty") for a in arguments]
+    model = [] if "--model" in (*arguments, named) else ["--model", "x"]
+    outcome = run_command("score", *arguments, *model)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert named in outcome.err

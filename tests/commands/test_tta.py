@@ -77,9 +77,9 @@ def test_extreme_images(size, run_command, small_export, tmp_path):
 )
 def test_bad_input_is_one_line(arguments, named, run_command, photos, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
-    outcome = run_command(
-        "tta", *[a.format(photo=photos / "00.jpg", text=tmp_path / "text.jpg") for a in arguments]
-    )
+    arguments = [a.format(photo=photos / "00.jpg", text=tmp_path / "text.jpg") for a in arguments]
+    model = [] if "--model" in (*arguments, named) else ["--model", "x"]
+    outcome = run_command("tta", *arguments, *model)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert named in outcome.err

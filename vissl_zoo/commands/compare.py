@@ -41,11 +41,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about a folder, a column, images that differ, or a flag.
-    """
+    """Run the subcommand; a UserError is one line about a folder, a column, images that differ, or a flag."""
     about = "A and B are evaluation folders (or their predictions.parquet) of the same images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo compare", about)
     if len(options.evaluations) != 2:

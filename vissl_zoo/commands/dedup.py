@@ -44,11 +44,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about a file or a flag.
-    """
+    """Run the subcommand; a UserError is one line about a file or a flag."""
     about = "SCORES is a table of scored images. No file is moved or deleted."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo dedup", about)
     output = output_file(options.output, "--output", LISTS, [options.scores])

@@ -50,11 +50,7 @@ GIVEN = ("model", "data", "output_dir")
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about the model, the data or a flag.
-    """
+    """Run the subcommand; a UserError is one line about the model, the data or a flag."""
     described = "; ".join(f"{name} ({module.TITLE})" for name, module in PROTOCOLS.items())
     flags: Any = parse_flags(
         Options, Options(), arguments, "vissl-zoo evaluate", f"Measure a model.\n\nProtocols: {described}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from vissl_zoo.cli import Count, DataFlags, Fraction, OptionalCount, Seed, Within, parse_flags
+from vissl_zoo.cli import Count, DataFlags, Fraction, OptionalCount, Required, Seed, Within, parse_flags
 from vissl_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Options:
     """What to fit, to what, and where the export goes."""
 
-    model: str = ""
+    model: Required = ""
     """A name of timm or of the zoo, a run or export folder, or hf-hub:ORG/NAME."""
     data: DataFlags = field(default_factory=DataFlags)
-    output_dir: str = ""
+    output_dir: Required = ""
     """Where the export (config.json, model.safetensors, README.md) and its report/ go."""
     random_init: bool = False
     """Leave the backbone's weights random, for a floor to compare with."""
@@ -53,16 +53,9 @@ FIT_FLAGS = ("views", "kappa_map", "kappa_hidden", "steps", "lr", "exact", "seed
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about the model, the data or a flag.
-    """
+    """Run the subcommand; a UserError is one line about the model, the data or a flag."""
     about = "Fit a κ head to how well views of unlabelled images agree; the backbone stays as it is."
     flags = parse_flags(Options, Options(), arguments, "vissl-zoo fit-kappa", about)
-    for name in ("model", "output_dir"):
-        if not getattr(flags, name):
-            raise UserError(f"fit-kappa needs --{name.replace('_', '-')} (see --help)")
     from vissl_zoo.cpu.device import take_device
     from vissl_zoo.evaluation.evaluation_run import clear_results
     from vissl_zoo.hub import export_model, render_card

@@ -7,8 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from vissl_zoo.cli import Run, parse_flags
-from vissl_zoo.errors import UserError
+from vissl_zoo.cli import Required, Run, parse_flags
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Options:
 
     run: Run = ""
     """A run folder or an export folder."""
-    repo_id: str = ""
+    repo_id: Required = ""
     """The repository, ORG/NAME. It is made if it does not exist."""
     dry_run: bool = False
     """Write the folder and touch no network."""
@@ -38,14 +37,8 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about the run, a flag, the token or the Hub.
-    """
+    """Run the subcommand; a UserError is one line about the run, a flag, the token or the Hub."""
     flags = parse_flags(Options, Options(), arguments, "vissl-zoo publish", "Publish a run or an export.")
-    if not flags.repo_id:
-        raise UserError("--repo-id ORG/NAME is missing")
     from vissl_zoo.hub.card import read_record
     from vissl_zoo.hub.export import find_export
     from vissl_zoo.hub.repository import full_branch, read_evaluation, write_repository

@@ -36,11 +36,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about a file or a flag.
-    """
+    """Run the subcommand; a UserError is one line about a file or a flag."""
     about = "SCORES is a table of scored images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo report", about)
     output = output_file(options.output, "--output", (".html", ".htm"), [options.scores, options.embeddings])

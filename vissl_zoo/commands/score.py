@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from vissl_zoo.cli import OptionalCount, Paths, Within, parse_flags
+from vissl_zoo.cli import OptionalCount, Paths, Required, Within, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file, short_number
 from vissl_zoo.photos.inputs import find_inputs
@@ -27,7 +27,7 @@ class Options:
 
     paths: Paths = ()
     """Folders, globs, image files, parquet files, or Hub data sets (org/name), any number of them."""
-    model: str | None = None
+    model: Required = ""
     """A run folder, an export folder or a registered name; it must have a κ head (see `fit-kappa`)."""
     output: str = "scores.parquet"
     """The table, .parquet, .csv or .jsonl: path, kappa, uncertainty, percentile, width, height, error, model,
@@ -56,11 +56,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about a path, the model, or a file that cannot be written.
-    """
+    """Run the subcommand; a UserError is one line about a path, the model, or a file that cannot be written."""
     about = (
         "PATH is a folder, glob, image file, parquet file or Hub data set (org/name); several may be given."
     )
@@ -75,7 +71,7 @@ def main(arguments: list[str]) -> None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
     from vissl_zoo.photos.scoring import open_model, score_inputs
 
-    loaded = open_model(require_model(options.model), options.image_size)
+    loaded = open_model(options.model, options.image_size)
     table, features = score_inputs(
         loaded, inputs,
         output=output, embeddings_output=embeddings, exact=options.exact,
@@ -91,19 +87,6 @@ def main(arguments: list[str]) -> None:
         print(f"wrote {file}")
     if hint is not None:
         print(hint)
-
-
-def require_model(name: str | None) -> str:
-    """The --model.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name is None:
-        raise UserError(
-            "--model is missing: a run folder, an export folder or a registered name (see --help)"
-        )
-    return name
 
 
 def export_file(to: Format | None, to_file: str | None, output: Path) -> tuple[Format, Path] | None:

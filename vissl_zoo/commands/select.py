@@ -49,11 +49,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about a file or a flag.
-    """
+    """Run the subcommand; a UserError is one line about a file or a flag."""
     about = "SCORES is a table of scored images."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo select", about)
     output = output_file(options.output, "--output", LISTS, [options.scores])

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vissl_zoo.cli import Count, ImageFile, OptionalCount, Seed, parse_flags
-from vissl_zoo.commands.score import require_model
+from vissl_zoo.cli import Count, ImageFile, OptionalCount, Required, Seed, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file, short_number, write_whole
 from vissl_zoo.photos.inputs import read_image
@@ -22,7 +21,7 @@ class Options:
 
     image: ImageFile = ""
     """An image file, or SOURCE#ROW of a parquet file or data set, as `score` names it."""
-    model: str | None = None
+    model: Required = ""
     """A run folder, an export folder or a registered name; it must have a κ head (see `fit-kappa`)."""
     crops: Count = 30
     """Random crops, among which κ chooses."""
@@ -41,11 +40,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the subcommand.
-
-    Raises:
-        UserError: one line about the image, the model or a flag.
-    """
+    """Run the subcommand; a UserError is one line about the image, the model or a flag."""
     options = parse_flags(Options, Options(), arguments, "vissl-zoo tta", "IMAGE is an image file.")
     if not 0 < options.scale[0] <= options.scale[1] <= 1:
         raise UserError(f"--scale must be two numbers in (0, 1], the smaller first, not {options.scale}")
@@ -55,11 +50,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--crop {options.crop}: --output writes that file")
     embeddings = output_file(options.embeddings, "--embeddings", (".npy",))
     image = read_image(options.image)
-    name = require_model(options.model)
     from vissl_zoo.photos.image_crops import cut, draw_crops, score_crops
     from vissl_zoo.photos.scoring import open_model
 
-    model, _, size, _ = open_model(name, options.image_size)
+    model, _, size, _ = open_model(options.model, options.image_size)
     found = score_crops(model, image, size, crops=options.crops, scale=options.scale, seed=options.seed)
     best = cut(image, found.boxes[found.kappa.argmax()])
     if crop is not None:
