@@ -27,10 +27,10 @@ MATRIX_BATCH = 32
 class Shape(NamedTuple):
     """Of a convolution, (height, width) each: of its input's map, its kernel, its stride and its padding."""
 
-    map: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
+    map: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
 
     @property
     def output(self) -> tuple[int, int]:
@@ -58,6 +58,8 @@ class SmallMapConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) to (B, C', H', W')."""
         if not self.training or x.device.type != "cpu" or x.dim() != 4 or not len(x):
+            return super().forward(x)
+        if isinstance(self.padding, str):  # "same", which nobody makes one of these
             return super().forward(x)
         dtype = x.dtype
         if torch.is_autocast_enabled("cpu") and dtype != torch.float64:

@@ -64,7 +64,8 @@ class ViewPipeline:
     @property
     def sizes(self) -> list[int]:
         """The side in pixels of each of the V views, standard views first."""
-        return [self.size] * self.standard + [self.low_size] * self.low
+        low = [] if self.low_size is None else [self.low_size] * self.low
+        return [self.size] * self.standard + low
 
     def draw(self, batch_size: int, step: int) -> ViewDraws:
         """All random numbers of a global batch of `batch_size` images at optimizer step `step`."""
@@ -119,7 +120,7 @@ class ViewPipeline:
         radius = math.ceil(BLUR_WINDOW * self.sigma[1])
         views = []
         for size, kind in ((self.size, slice(self.standard)), (self.low_size, slice(self.standard, None))):
-            if len(boxes[kind]):
+            if size is not None and len(boxes[kind]):
                 views += render_views(images, boxes[kind], draws.of_views(kind), size, radius, finish)
         return views
 

@@ -77,10 +77,11 @@ class _Work(NamedTuple):
     @classmethod
     def of(cls, images: Tensor, boxes: Tensor, draws: ViewDraws, size: int, dtype: torch.dtype) -> _Work:
         kind, *jitter = jitter_numbers(draws.factors, draws.order, draws.jitter)
-        taps = taps_needed(boxes, images.shape[2:], size)
+        canvas = images.shape[2], images.shape[3]
+        taps = taps_needed(boxes, canvas, size)
         numbers = [n.to(dtype) for n in (boxes, *jitter, draws.sigma)]
         boxes, *numbers, flip = _send(images.device, *numbers, draws.flip)
-        down, across = crop_taps(boxes, flip, images.shape[2:], size, taps)
+        down, across = crop_taps(boxes, flip, canvas, size, taps)
         down.weights.div_(255)
         return cls(kind, draws.grayscale, draws.blur, *down, *across, *numbers)
 

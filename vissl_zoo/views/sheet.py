@@ -64,9 +64,9 @@ def draw_views(
     ]
     if pipeline.low:
         left = places[-1][0] + SIDE + BLOCK_GAP
-        side = SIDE * pipeline.low_size / pipeline.size
+        side = SIDE * pipeline.sizes[-1] / pipeline.size
         places += _grid(pipeline.low, side, left)
-        headings.append((left, _heading(pipeline.low, "low-resolution", pipeline.low_size)))
+        headings.append((left, _heading(pipeline.low, "low-resolution", pipeline.sizes[-1])))
 
     pitch = SIDE + CAPTION + ROW_GAP
     last, heading = headings[-1]
