@@ -57,9 +57,8 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) to (B, C', H', W')."""
-        if not self.training or x.device.type != "cpu" or x.dim() != 4 or not len(x):
-            return super().forward(x)
-        if isinstance(self.padding, str):  # "same", which nobody makes one of these
+        small = self.training and x.device.type == "cpu" and x.dim() == 4 and len(x)
+        if not small or isinstance(self.padding, str):
             return super().forward(x)
         dtype = x.dtype
         if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
@@ -153,7 +152,7 @@ class _Patches(Function):
                 False,
                 (0, 0),
                 1,
-            )  # no bias, no dilation, one group
+            )  # no bias, dilation or groups
             of_x = torch.ops.aten.convolution_backward(gradient, x, weight, *plain, only_x)[0]
         if ctx.needs_input_grad[1]:
             of_weight = pixels.T @ _patches(x, ctx.shape)
