@@ -1,6 +1,7 @@
 """Which columns of a data set hold the image and the label, and the labels as numbers."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import datasets
 import numpy as np
@@ -70,7 +71,7 @@ def read_labels(
     elif feature.dtype in _STRING:
         tables = [labels, *(values(other, column) for other in siblings if column in other.features)]
         names = sorted({name for table in tables for name in table.unique().to_pylist()} - {None, ""})
-        labels = pc.index_in(labels, pa.array(names, labels.type))
+        labels = pc.call_function("index_in", [labels], pc.SetLookupOptions(pa.array(names, labels.type)))
     labels = labels.cast(pa.int64()).fill_null(-1).to_numpy()
     if (wrong := np.flatnonzero(labels < -1)).size:
         row = int(wrong[0])
@@ -80,7 +81,8 @@ def read_labels(
 
 def values(dataset: Dataset, column: str) -> pa.ChunkedArray:
     """A column as Arrow holds it."""
-    return dataset.select_columns([column]).with_format("arrow")[:].column(column)
+    table = cast(pa.Table, dataset.select_columns([column]).with_format("arrow")[:])
+    return table.column(column)
 
 
 def _require(features: datasets.Features, name: str, path: str, what: str) -> None:

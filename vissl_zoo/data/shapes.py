@@ -88,7 +88,7 @@ def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _place(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
     """Centres (n, 2) in [0, 1]² that keep the shapes inside and, as far as 60 tries allow, apart."""
-    best, best_overlap = None, math.inf
+    best, best_overlap = np.empty((0, 2)), math.inf
     for _ in range(60):
         centres = radii[:, None] + rng.random((len(radii), 2)) * (1 - 2 * radii[:, None])
         gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1) - (radii[:, None] + radii[None])

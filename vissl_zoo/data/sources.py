@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import datasets
 import fsspec
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.exceptions import DatasetsError
 
 from vissl_zoo.data import columns
 from vissl_zoo.data.decode import BadImage, why_unreadable
@@ -87,8 +88,9 @@ def read_value(
 def shown_name(value: dict | bytes | None, root: Path | None) -> str | None:
     """How to show the path of an image: relative to the data set if it lies in it; None where it has none."""
     path = value.get("path") if isinstance(value, dict) else None
-    is_inside = path and root is not None and Path(path).is_relative_to(root)
-    return str(Path(path).relative_to(root)) if is_inside else path or None
+    if path and root is not None and Path(path).is_relative_to(root):
+        return str(Path(path).relative_to(root))
+    return path or None
 
 
 def _encoded(value: dict | bytes | None, root: Path | None) -> bytes | Path:
@@ -101,7 +103,7 @@ def _encoded(value: dict | bytes | None, root: Path | None) -> bytes | Path:
         raise ValueError("the row holds no image")
     if "://" in path:  # streamed from a Hub data set that is a folder of images
         with fsspec.open(path, "rb") as file:
-            return file.read()
+            return cast(IO[bytes], file).read()
     return (root or Path()) / path
 
 
@@ -109,7 +111,8 @@ def open_rows(
     source: Source, split: str, image_column: str | None
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The undecoded image column of a split, alone and as Arrow tables, streamed where the source can be."""
-    rows = known = (source.stream or source.load)(split)
+    rows: Any = (source.stream or source.load)(split)
+    known = rows
     try:
         if rows.features is None:  # some streams know their columns only when a row has been read
             known = datasets.Dataset.from_list(list(rows.take(1)))
@@ -152,12 +155,13 @@ def _load_images(path: str, files: LocalFiles, split: str) -> datasets.Dataset:
     splits of file names, so that train_station.jpg alone would be the training set.
     """
     # The classes of all splits together, so that a class missing from one does not shift its numbers.
-    classes = {files.class_folder(file) for group in files.splits.values() for file in group} - {None}
+    named = {files.class_folder(file) for group in files.splits.values() for file in group}
+    classes = sorted(name for name in named if name is not None)
     folders = [files.class_folder(file) for file in files.splits[split]]
-    columns = {"image": [{"path": str(file), "bytes": None} for file in files.splits[split]]}
+    columns: dict[str, list] = {"image": [{"path": str(file), "bytes": None} for file in files.splits[split]]}
     features = datasets.Features(image=datasets.Image(decode=False))
     if None not in folders and len(classes) > 1:
-        features["label"] = datasets.ClassLabel(names=sorted(classes))
+        features["label"] = datasets.ClassLabel(names=classes)
         columns["label"] = folders
     return datasets.Dataset.from_dict(columns, features=features)
 
@@ -171,7 +175,7 @@ def _load_described_images(path: str, files: LocalFiles, split: str) -> datasets
     return _load_with_datasets(path, "imagefolder", patterns, split)
 
 
-def _load_parquet(path: str, files: LocalFiles, split: str, **options: bool) -> Any:
+def _load_parquet(path: str, files: LocalFiles, split: str, **options: Any) -> Any:
     rows = 0
     for file in files.splits[split]:
         try:
@@ -184,13 +188,14 @@ def _load_parquet(path: str, files: LocalFiles, split: str, **options: bool) -> 
     return _load_with_datasets(path, "parquet", patterns, split, **options)
 
 
-def _load_with_datasets(path: str, builder: str, patterns: dict, split: str, **options: bool) -> Any:
+def _load_with_datasets(path: str, builder: str, patterns: dict, split: str, **options: Any) -> Any:
     """A Dataset; with the option streaming=True an IterableDataset."""
     try:
         with _quiet():
             return datasets.load_dataset(builder, data_files=patterns, split=split, **options)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, pa.ArrowException) as error:
-        cause = error.__cause__ or error  # DatasetGenerationError says only that something happened
+    except (DatasetsError, OSError, ValueError, pa.ArrowException) as error:
+        # DatasetGenerationError says only that something happened.
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise UserError(
             f"{path}: cannot be read as a {builder} data set ({why_unreadable(cause)})"
         ) from error
@@ -199,7 +204,7 @@ def _load_with_datasets(path: str, builder: str, patterns: dict, split: str, **o
 def _hub(path: str) -> Source:
     """`org/name`, or `org/name:config` for a data set of several configurations."""
     repo, _, config = path.partition(":")
-    arguments = (repo, config) if config else (repo,)
+    arguments: Any = (repo, config) if config else (repo,)
     try:
         with _quiet():
             splits = tuple(datasets.get_dataset_split_names(*arguments))
@@ -209,7 +214,7 @@ def _hub(path: str) -> Source:
             return source
         raise _not_on_hub(path, error) from error
 
-    def load(split: str, **options: bool) -> Any:
+    def load(split: str, **options: Any) -> Any:
         try:
             with _quiet():
                 return datasets.load_dataset(*arguments, split=split, **options)
@@ -223,7 +228,10 @@ def _hub_snapshot(path: str, repo: str) -> Source | None:
     """The repository's files in the local Hub cache, where `datasets` does not look when it is offline."""
     try:
         folder = huggingface_hub.snapshot_download(repo, repo_type="dataset", local_files_only=True)
-        source = _local(path, find_local_files(folder))
+        files = find_local_files(folder)
+        if files is None:
+            return None
+        source = _local(path, files)
     except (OSError, ValueError, UserError):  # not there, or only a part that holds no data
         return None
     _logger.warning("%s: the Hub does not answer; using the files in its cache, %s", path, folder)
@@ -260,7 +268,7 @@ def _hub_fingerprint(split: str, dataset: datasets.Dataset) -> str:
 
 
 def _content_fingerprint(split: str, dataset: datasets.Dataset) -> str:
-    content = dataset.with_format("arrow")[:].to_pydict()
+    content = cast(pa.Table, dataset.with_format("arrow")[:]).to_pydict()
     return hashlib.sha256(repr((split, content)).encode()).hexdigest()[:16]
 
 

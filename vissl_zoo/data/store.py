@@ -113,8 +113,8 @@ class ImageStore:
             pool.shutdown(cancel_futures=True)
 
     def _gather(self, indices: np.ndarray) -> Batch:
-        indices = torch.as_tensor(indices, dtype=torch.int64)
-        slots = torch.from_numpy(self.rows)[indices]  # closing the gaps instead would copy all pixels
+        positions = torch.as_tensor(indices, dtype=torch.int64)
+        slots = torch.from_numpy(self.rows)[positions]  # closing the gaps instead would copy all pixels
         sizes = self._sizes[slots]
         if self._pixels.device.type == "cuda":  # else the host would wait for the device at every batch
             slots = slots.pin_memory().to(self._pixels.device, non_blocking=True)
@@ -122,7 +122,7 @@ class ImageStore:
         images = self._pixels.index_select(0, slots.to(self._pixels.device))
         if self._device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory()
-        return Batch(images, sizes, indices)
+        return Batch(images, sizes, positions)
 
 
 def decode_batches(

@@ -7,14 +7,14 @@ while the others wait for it for ever, and the batches depend on how many proces
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import datasets
 import numpy as np
@@ -190,7 +190,7 @@ class ImageStream:
             groups.close()
             self._tally.report(self._total)
 
-    def _groups(self, batch_size: int, start: int, closed: Event) -> Iterator[list[_Row]]:
+    def _groups(self, batch_size: int, start: int, closed: Event) -> Generator[list[_Row], None, None]:
         """The rows of every global batch from number `start` on, for ever."""
         number = 0
         while True:
@@ -204,10 +204,10 @@ class ImageStream:
                 while len(group := list(islice(rows, batch_size))) == batch_size:
                     yield group
             # `length` is known now. If `start` lies beyond it, the next turn goes to the pass that holds it.
-            if start < self.length // batch_size:
+            if start < cast(int, self.length) // batch_size:
                 number, start = number + 1, 0
 
-    def _walk(self, number: int, skip: int, closed: Event) -> Iterator[_Row]:
+    def _walk(self, number: int, skip: int, closed: Event) -> Generator[_Row, None, None]:
         """The rows of pass `number` in its order, after the first `skip`."""
         rng = np.random.default_rng([self._seed, number])
         if isinstance(self._rows, datasets.Dataset):

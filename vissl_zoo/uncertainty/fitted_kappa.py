@@ -103,7 +103,7 @@ def fit_kappa(
     own.load_state_dict(head.state_dict())
     if fit.log_likelihood <= fit.constant_log_likelihood:
         _logger.warning("κ(x) is worth no more than one κ for all on the held-out images: give more images")
-    fitted.kappa_fit = fit
+    fitted.__dict__["kappa_fit"] = fit
     return fitted
 
 
@@ -112,7 +112,7 @@ def _with_fresh_head(model: nn.Module, kappa_map: str, kappa_hidden: int | None,
     fitted = copy.copy(model)
     fitted._modules = model._modules.copy()  # else the head would be added to both
     if getattr(fitted, "kappa_head", None) is not None:
-        fitted.kappa_head = None
+        fitted._modules["kappa_head"] = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # The 2 goes nowhere: add_kappa_head refuses such a model.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -101,6 +101,7 @@ def fit_head(
                 kept, worse = (value, step, copy.deepcopy(head.state_dict()), said), 0
             elif (worse := worse + 1) == PATIENCE:
                 break
+    assert kept is not None  # the last step is one of the checks
     value, step, state, said = kept
     head.load_state_dict(state)
     _fold_scale(head.eval(), targets)
@@ -165,4 +166,4 @@ def _fold_scale(head: KappaHead, targets: Targets) -> None:
     weight = head.mlp.fc1.weight.detach().double() / targets.spread
     with torch.no_grad():
         head.mlp.fc1.weight.copy_(weight)
-        head.mlp.norm.running_mean.add_(weight @ targets.mean.double())
+        cast(Tensor, head.mlp.norm.running_mean).add_(weight @ targets.mean.double())

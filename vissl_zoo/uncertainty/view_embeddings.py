@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
@@ -50,14 +51,14 @@ def embed_views(
     pipeline = ViewPipeline(image_size, standard=views, seed=seed, mean=crop.mean, std=crop.std)
     tally = BadImageTally(table.path, 1.0)
     kept, count, broken = None, 0, 0
-    options = {"exact": exact, "workers": workers, "progress": progress}
+    options: dict[str, Any] = {"exact": exact, "workers": workers, "progress": progress}
     for batch in embed(model, table, image_size, views=pipeline, **options):
         if kept is None:
             kept = _room((len(table), views, batch.embedding.shape[-1]), memory_limit)
         readable = batch.sizes[:, 0] > 0
         for place in np.flatnonzero(~readable):
             row = int(batch.rows[place])
-            tally.add(BadImage(row, table.name(row), batch.errors[place]))
+            tally.add(BadImage(row, table.name(row), batch.errors[place] or ""))
         good = batch.embedding[:, readable]
         broken += int((~(np.abs(good) < LARGEST)).any(axis=(0, 2)).sum())  # NaN is not below it either
         kept[count : count + good.shape[1]] = good.swapaxes(0, 1)
@@ -69,7 +70,7 @@ def embed_views(
             f"the model gives an embedding that is not finite, or beyond {LARGEST:.0e}, for {broken} of "
             f"{count} images: no κ can be fitted to it"
         )
-    return kept[:count]
+    return cast(np.ndarray, kept)[:count]  # a table has at least one row
 
 
 def _room(shape: tuple[int, int, int], memory_limit: int) -> np.ndarray:

@@ -108,7 +108,9 @@ def measure(
     for name, value in fit_figures(model).items():
         results.add(f"fit_kappa.{name}", value)
         names.append(f"fit_kappa.{name}")
-    evaluation.save_figure(figures.histogram(evaluation.test_features.kappa), "kappa.png", "Histogram of κ")
+    evaluation.save_figure(
+        figures.histogram(cast(np.ndarray, evaluation.test_features.kappa)), "kappa.png", "Histogram of κ"
+    )
     pictures.append(evaluation.figures[-1])
     return write_results(evaluation, results, loaded.name, command)
 
