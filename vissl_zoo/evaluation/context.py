@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ class Evaluation:
     @cached_property
     def train_features(self) -> Embedded:
         """Features of the training images, as `test_features`."""
-        return self.features(self.train, "training images")
+        return self.features(cast(ImageTable, self.train), "training images")
 
     def features(self, table: ImageTable, what: str, rows: np.ndarray | None = None) -> Embedded:
         """Features of a table's images, or of some rows (n,) of it, from the cache where it has them."""
@@ -97,12 +97,12 @@ class Evaluation:
     @property
     def test_labels(self) -> np.ndarray:
         """Classes (N,) of the test images, in the order of `test_features`; -1 where unknown."""
-        return self.test.labels[self.test_features.rows]
+        return cast(np.ndarray, self.test.labels)[self.test_features.rows]
 
     @property
     def train_labels(self) -> np.ndarray:
         """Classes (M,) of the training images, in the order of `train_features`."""
-        return self.train.labels[self.train_features.rows]
+        return cast(Any, self.train).labels[self.train_features.rows]
 
     @property
     def classes(self) -> int:

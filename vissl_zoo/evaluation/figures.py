@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,7 +46,7 @@ def gallery(
     columns = 8
     rows = [-(-len(block) // columns) for block in (certain, uncertain)]
     figure = new_figure(9.2, 1.28 * sum(rows) + 0.9)
-    blocks = figure.subfigures(2, 1, height_ratios=[max(1, r) for r in rows])
+    blocks: Any = figure.subfigures(2, 1, height_ratios=[max(1, r) for r in rows])
     for block, images, title, colour, height in zip(
         blocks, (certain, uncertain), titles, (SURE, UNSURE), rows, strict=True
     ):

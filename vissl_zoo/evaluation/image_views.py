@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import tee
+from typing import cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from vissl_zoo.data import canvas_size, open_store
+from vissl_zoo.data import ImageTable, canvas_size, open_store
 from vissl_zoo.data.store import decode_batches
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.inference import concatenate
+from vissl_zoo.inference.forward import exact_forward
 from vissl_zoo.views import ViewPipeline
 
 SUPERVISED_SCALE = (0.08, 1.0)  # App. B
@@ -69,7 +70,7 @@ class CropReader:
         """Take `chosen`, places (n,) in `evaluation.train_features`, where no corrupt image has one."""
         self._model = evaluation.model
         self._parameter = next(evaluation.model.parameters())
-        self._table = evaluation.train.select(evaluation.train_features.rows[chosen])
+        self._table = cast(ImageTable, evaluation.train).select(evaluation.train_features.rows[chosen])
         self._size, self._workers = evaluation.image_size, evaluation.workers
         self._store = open_store(self._table, self._size, workers=self._workers, progress=False)
         self._pipeline = plain_pipeline(
@@ -92,7 +93,6 @@ class CropReader:
 
     def embeddings(self, order: Iterable[Tensor], labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """As `crops`, but the model's embeddings (B, F) float32 of them; the model is not trained."""
+        forward = exact_forward(self._model)
         for view, classes in self.crops(order, labels):
-            with torch.no_grad():
-                embedding = self._model(view).float()
-            yield embedding, classes
+            yield forward(view).embedding, classes

@@ -17,11 +17,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from timm.optim import Lars
+from timm.optim.lars import Lars
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -33,7 +33,7 @@ from vissl_zoo.evaluation.image_views import CropReader
 
 FEWEST = 5  # labelled training images
 INITIAL_STD = 0.01  # of the weights, as in SimSiam's linear evaluation; zero would stop LARS
-MOMENTUM = 0.9
+MOMENTUM: Any = 0.9  # timm takes it for an integer
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def linear_predictions(
     """
     trained_with, result = evaluation.memo.get("linear_options"), evaluation.memo.get("linear")
     if result is None or options not in (None, trained_with):
-        options = options or trained_with or LinearOptions()
-        result = _evaluate(evaluation, options)
-        evaluation.memo |= {"linear": result, "linear_options": options}
+        chosen: LinearOptions = options or trained_with or LinearOptions()
+        result = _evaluate(evaluation, chosen)
+        evaluation.memo |= {"linear": result, "linear_options": chosen}
     return result
 
 

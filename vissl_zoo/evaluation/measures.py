@@ -143,7 +143,7 @@ def _p_of_sum(x: np.ndarray, correct: np.ndarray, shuffles: int, seed: int) -> f
         n_resamples=shuffles,
         batch=max(1, _CELLS // len(x)),
         alternative="greater",
-        random_state=np.random.default_rng(seed),
+        rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)
 
@@ -175,6 +175,6 @@ def _resampled_aurocs(confidence: np.ndarray, correct: np.ndarray, resamples: in
             method="percentile",
             n_resamples=resamples,
             batch=max(1, _CELLS // count),
-            random_state=np.random.default_rng([seed, 1]),  # not the shuffles' own numbers again
+            rng=np.random.default_rng([seed, 1]),  # not the shuffles' own numbers again
         )
     return found.bootstrap_distribution

@@ -5,10 +5,10 @@ Data without labels get what needs none; data that know how ambiguous their imag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def report_training(
     options = {name: PROTOCOLS[name].Options() for name in REPORTED}
     options["uncertainty"] = replace(options["uncertainty"], linear=False)
     results = run_protocols(evaluation, REPORTED, options)
-    untrained.pretrained_cfg = {**getattr(untrained, "pretrained_cfg", {}), **(model.pretrained_cfg or {})}
+    cast(Any, untrained).pretrained_cfg = cast(Any, model).pretrained_cfg
     floor = replace(evaluation, model=untrained, output_dir=None, predictions={}, figures=[], memo={})
     for name, value in _of_untrained(floor):
         results.add(name, value)
@@ -204,7 +204,7 @@ def _as_text(rows: list[tuple[str, str, str]], notes: list[str], folder: Path) -
     return "\n".join([*lines, "", *notes, *files])
 
 
-def _draw_curves(history: list[Mapping[str, Any]]) -> Figure:
+def _draw_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss and its terms, κ, and the signs of collapse against the step."""
     log = {name: np.array([line[name] for line in history]) for name in history[0]}
     figure = new_figure(9.2, 4.8)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import timm
 import torch
 from PIL.Image import Image
+from timm.data.config import resolve_data_config
 from timm.data.transforms import str_to_pil_interp
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 
@@ -74,8 +75,8 @@ class CentralCrop:
         return pixels.float().div_(255).sub_(mean).div_(std)
 
     @cached_property
-    def _transform(self) -> Callable[[Image], Tensor]:
-        return timm.data.create_transform(
+    def _transform(self) -> Any:
+        return create_transform(
             (3, self.size, self.size),
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
@@ -92,7 +93,7 @@ def central_crop(model: nn.Module, image_size: int | None = None) -> CentralCrop
         model: any model.
         image_size: side of the crop in pixels; by default the model's own.
     """
-    config = timm.data.resolve_data_config(model=model)
-    names = ("crop_pct", "crop_mode", "interpolation")
+    config = resolve_data_config(model=model)
+    kept = {name: config[name] for name in ("crop_pct", "crop_mode", "interpolation")}
     size = image_size or config["input_size"][-1]
-    return CentralCrop(size, *(config[n] for n in names), tuple(config["mean"]), tuple(config["std"]))
+    return CentralCrop(size, mean=tuple(config["mean"]), std=tuple(config["std"]), **kept)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -52,15 +52,15 @@ class Embedded(NamedTuple):
     @property
     def embedding(self) -> np.ndarray:
         """(B, F) or (V, B, F), not normalised."""
-        return self.representation.embedding
+        return cast(np.ndarray, self.representation.embedding)
 
     @property
-    def kappa(self) -> np.ndarray | None:
+    def kappa(self) -> Any:
         """(B,) or (V, B); None for a model without a κ head."""
         return self.representation.kappa
 
     @property
-    def uncertainty(self) -> np.ndarray | None:
+    def uncertainty(self) -> Any:
         """(B,) or (V, B), higher is less certain; None for a model without a κ head."""
         return self.representation.uncertainty
 
@@ -68,7 +68,7 @@ class Embedded(NamedTuple):
         """Some of the images, by place (M,) or by (B,) bool."""
         places = np.arange(len(self.rows))[places]
         axis = self.embedding.ndim - 2
-        said = (None if part is None else np.take(part, places, axis) for part in self.representation)
+        said: Any = (None if part is None else np.take(part, places, axis) for part in self.representation)
         errors = [self.errors[place] for place in places]
         return Embedded(self.rows[places], Representation(*said), self.sizes[places], errors)
 
@@ -188,9 +188,9 @@ def embed_all(
 def concatenate(parts: Iterable[Embedded]) -> Embedded:
     """Batches put together, one or more of them."""
     parts = list(parts)
-    columns = zip(*(part.representation for part in parts), strict=True)
+    columns: Any = zip(*(part.representation for part in parts), strict=True)
     axis = parts[0].embedding.ndim - 2
-    said = (None if column[0] is None else np.concatenate(column, axis) for column in columns)
+    said: Any = (None if column[0] is None else np.concatenate(column, axis) for column in columns)
     rows, sizes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "sizes"))
     return Embedded(rows, Representation(*said), sizes, [error for part in parts for error in part.errors])
 
@@ -220,7 +220,7 @@ def _embed(run: _Run, rows: np.ndarray, progress: str | None) -> Iterator[Embedd
     try:
         forward = exact_forward(model) if run.exact else fast_forward(model, run.crop.size)
         for decoded in _decode_ahead(run, batches, canvas):
-            said = _in_parts(forward, _rendered(run, decoded, device), run.size, fill_up=run.exact)
+            said: Any = _in_parts(forward, _rendered(run, decoded, device), run.size, fill_up=run.exact)
             if views is not None:
                 shape = (count, len(decoded.rows))
                 said = [None if part is None else part.reshape(*shape, *part.shape[1:]) for part in said]
@@ -323,10 +323,12 @@ def _decode_ahead(
 
 def _decode(run: _Run, decoded: _Decoded, slots: range) -> None:
     # A JPEG may come at a fraction of its size, of no less than twice this; with and without canvases the same.
-    least = None if run.exact else (max(run.crop.short, _LEAST),) * 2
+    least = max(run.crop.short, _LEAST)
     for slot in slots:
         try:
-            image, original = run.table.read_with_size(int(decoded.rows[slot]), least)
+            image, original = run.table.read_with_size(
+                int(decoded.rows[slot]), None if run.exact else (least, least)
+            )
         except BadImage as error:
             decoded.errors[slot] = error.reason
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -54,7 +55,7 @@ def cached_features(
     name = f"{model_hash(model)}-{fingerprint}-{asked}-{image_size}-{kind}-v{EXTRACTION}.safetensors"
     path = cache_folder() / "features" / name
     try:
-        kept = load_file(path)
+        kept: Any = load_file(path)
         said = Representation(kept["embedding"], kept.get("kappa"), kept.get("uncertainty"))
         return Embedded(kept["rows"], said, kept["sizes"], [None] * len(kept["rows"]))
     except (OSError, SafetensorError, KeyError):

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ def fold_batch_norm(model: nn.Module) -> int:
 
     Which follow which is read off the traced graph; a model that cannot be traced is left as it is.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     if not any(type(module) is nn.BatchNorm2d for module in modules.values()):
         return 0
     try:
@@ -105,13 +106,14 @@ def fold_batch_norm(model: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def _represent(model: nn.Module, x: Tensor) -> Representation:
+def _represent(model: Any, x: Tensor) -> Representation:
     if not torch.is_autocast_enabled(x.device.type):
         x = x.to(next(model.parameters()).dtype)
     if getattr(model, "kappa_head", None) is not None:
         return Representation(*(part.float() for part in model.represent(x)))
     if getattr(model, "num_classes", 0) and hasattr(model, "forward_head"):  # what the classifier is given
-        return Representation(
-            model.forward_head(model.forward_features(x), pre_logits=True).float(), None, None
-        )
-    return Representation(model(x).float(), None, None)
+        embedding = model.forward_head(model.forward_features(x), pre_logits=True)
+    else:
+        embedding = model(x)
+    unknown: Any = None
+    return Representation(embedding.float(), unknown, unknown)

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +79,7 @@ def _load_named(name: str, random_init: bool, image_size: int | None) -> Loaded:
             model = create_model(source, pretrained=not random_init, num_classes=0).eval()
     except Exception as error:  # timm, the Hub and safetensors each raise their own
         raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
-    size = image_size or timm.data.resolve_data_config(model=model)["input_size"][-1]
+    size = image_size or central_crop(model).size
     try:
         with torch.inference_mode():
             model(torch.zeros(1, 3, size, size))
@@ -115,7 +114,7 @@ def open_tables(
     )
     if not wanted and bounds:
         raise UserError(
-            f"{path}: beside {train.split} there is no split to measure on; say what with --data.split, such as the "
+            f"{path}: beside {train_split} there is no split to measure on; say what with --data.split, such as the "
             "rest: 'train[90%:]' beside 'train[:90%]'"
         )
     if not wanted:

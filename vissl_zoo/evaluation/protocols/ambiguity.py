@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ class Options:
 
 def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, object]]:
     """Spearman of the ambiguity with the uncertainty, and with two scores of the pixels that need no network."""
-    features, ambiguity = evaluation.test_features, known_ambiguity(evaluation)
+    features, ambiguity = evaluation.test_features, cast(np.ndarray, known_ambiguity(evaluation))
     crops = [evaluation.crop.crop(evaluation.test.read(int(row))) for row in features.rows]
     images = np.stack(crops)
     scores = {
@@ -58,7 +59,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float | Undefined:
     """Spearman's rank correlation of two (N,)."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Undefined("one of the two is the same for all images")
-    return float(spearmanr(x, y).statistic)
+    return float(cast(Any, spearmanr(x, y)).statistic)
 
 
 def edge_density(images: np.ndarray) -> np.ndarray:

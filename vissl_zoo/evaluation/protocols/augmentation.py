@@ -99,12 +99,12 @@ def _draw_crops(
         axes.axis("off")
     for shown, (image, i) in enumerate(zip(originals, picked, strict=True)):
         row = grid[shown // 2, 3 * (shown % 2) : 3 * (shown % 2) + 3]
-        _show(row[0], image, f"κ {short_number(clean[i])}", NEUTRAL)
+        _show(row[0], image, f"κ {short_number(float(clean[i]))}", NEUTRAL)
         both = (kappa[:, i].argmax(), SURE), (kappa[:, i].argmin(), UNSURE)
         for axes, (view, colour) in zip(row[1:], both, strict=True):
             top, left, height, width = boxes[view, shown].tolist()
             crop = image.crop((left, top, left + width, top + height))
-            _show(axes, crop, f"κ {short_number(kappa[view, i])}", colour)
+            _show(axes, crop, f"κ {short_number(float(kappa[view, i]))}", colour)
             outline = {"fill": False, "edgecolor": colour, "linewidth": 1.6, "clip_on": False}
             row[0].add_patch(Rectangle((left - 0.5, top - 0.5), width, height, **outline))
     return figure

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from vissl_zoo.data import available_splits, open_images
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure, tidy
 from vissl_zoo.evaluation.image_views import sample_images
-from vissl_zoo.evaluation.measures import auroc_with_p
+from vissl_zoo.evaluation.measures import Auroc, auroc_with_p
 from vissl_zoo.evaluation.protocols.ambiguity import spearman
 from vissl_zoo.inference import CentralCrop, Embedded, concatenate
 from vissl_zoo.views import IMAGENET_MEAN
@@ -70,7 +71,7 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
         f"over {len(chosen)} images. Level 0 is the clean crop."
     )
     evaluation.save_figure(_draw(evaluation, chosen, found), "corruption.png", caption)
-    if other is not None:
+    if other is not None and options.ood is not None:
         yield from _out_of_distribution(evaluation, other, options.ood)
 
 
@@ -178,7 +179,7 @@ def _out_of_distribution(evaluation: Evaluation, other: Embedded, path: str) -> 
     norms = [-np.linalg.norm(f.embedding, axis=1) for f in (ours, other)]
     for name, scores in (("uncertainty", (ours.uncertainty, other.uncertainty)), ("norm", norms)):
         area = auroc_with_p(np.concatenate(scores), is_other, seed=evaluation.seed)
-        yield f"corruption.ood.auroc.{name}", area._asdict()
+        yield f"corruption.ood.auroc.{name}", cast(Auroc, area)._asdict()
     yield "corruption.ood.images", len(other.rows)
     yield "corruption.ood.data", path
     figure = new_figure(5.4, 2.8)

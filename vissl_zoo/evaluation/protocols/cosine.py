@@ -62,7 +62,7 @@ def why_no_latents(evaluation: Evaluation) -> str | None:
 
 def pair_cosines(evaluation: Evaluation, pairs: int, *, latents: bool) -> dict[str, np.ndarray]:
     """Cosines (pairs,) of each kind; "unrelated" compares a first view with the next image's second one."""
-    rng = np.random.default_rng(evaluation.seed)
+    rng, heads = np.random.default_rng(evaluation.seed), evaluation.heads or {}
     count = len(evaluation.test_features.rows)
     found: dict[str, list[Tensor]] = {"embedding": [], "unrelated": []} | ({"latent": []} if latents else {})
     for repeat, start in enumerate(range(0, pairs, count)):
@@ -74,8 +74,8 @@ def pair_cosines(evaluation: Evaluation, pairs: int, *, latents: bool) -> dict[s
             if len(first) > 1:
                 found["unrelated"].append(torch.cosine_similarity(first, second.roll(-1, 0)))
             if latents:
-                z_tilde = [apply_head(evaluation.heads, "projector", y) for y in (first, second)]
-                prediction = apply_head(evaluation.heads, "predictor", z_tilde[0])
+                z_tilde = [apply_head(heads, "projector", y) for y in (first, second)]
+                prediction = apply_head(heads, "predictor", z_tilde[0])
                 found["latent"].append(torch.cosine_similarity(prediction, z_tilde[1]))
     return {name: torch.cat([torch.empty(0), *parts]).numpy() for name, parts in found.items()}
 

@@ -88,8 +88,11 @@ def _draw(evaluation: Evaluation, options: Options, certainty: np.ndarray, symbo
 def _save(evaluation: Evaluation, blocks, certainty: np.ndarray, titles, name: str, caption: str) -> None:
     rows = evaluation.test_features.rows
     symbol = titles[0][-1]
-    shown = [
-        [(evaluation.test.read(int(rows[i])), f"{symbol} {short_number(abs(certainty[i]))}") for i in block]
+    certain, uncertain = (
+        [
+            (evaluation.test.read(int(rows[i])), f"{symbol} {short_number(float(abs(certainty[i])))}")
+            for i in block
+        ]
         for block in blocks
-    ]
-    evaluation.save_figure(figures.gallery(*shown, titles), name, caption)
+    )
+    evaluation.save_figure(figures.gallery(certain, uncertain, titles), name, caption)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import numpy as np
 import timm
@@ -104,7 +104,7 @@ def draw_labelled(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def with_classifier(evaluation: Evaluation, classes: int, *, scratch: bool) -> nn.Module:
     """A copy of the evaluation's model with a new classifier; with `scratch` all its weights are new."""
-    source = evaluation.model
+    source: Any = evaluation.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(evaluation.seed)
         if scratch:
@@ -140,7 +140,7 @@ def fine_tune(
         options: epochs and batch size.
         rates: of all weights but the classifier's, and of those.
     """
-    classifiers = model.get_classifier()  # a pair in distilled transformers
+    classifiers = cast(Any, model).get_classifier()  # a pair in distilled transformers
     classifiers = classifiers if isinstance(classifiers, tuple) else (classifiers,)
     head = {id(p) for classifier in classifiers for p in classifier.parameters()}
     groups = [

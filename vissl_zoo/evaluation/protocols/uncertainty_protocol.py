@@ -160,8 +160,8 @@ def logistic_line(kappa: np.ndarray, correct: np.ndarray) -> tuple[float, float]
     # C so large that the penalty is nothing: how to say "no penalty" differs between versions of scikit-learn.
     model = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000, solver="newton-cholesky")
     model.fit((kappa[:, None] - middle) / spread, correct)
-    slope = float(model.coef_[0, 0] / spread)
-    return slope, float(model.intercept_[0] - slope * middle)
+    slope = np.asarray(model.coef_).item() / spread
+    return float(slope), float(np.asarray(model.intercept_).item() - slope * middle)
 
 
 def _auroc(score: np.ndarray | None, correct: np.ndarray, options: Options, seed: int) -> object:
