@@ -76,6 +76,14 @@ def test_batches_decoded_when_asked_for_are_those_of_a_store(make_table):
         list(decode_batches(make_table(bad=(3,)), (24, 24), BATCHES))
 
 
+def test_the_next_batch_is_decoded_while_one_is_used(make_table):
+    asked = []
+    batches = decode_batches(make_table(), (24, 24), (asked.append(rows) or rows for rows in BATCHES))
+    next(batches)
+    assert len(asked) == 2
+    batches.close()
+
+
 def test_the_memory_limit_decides(make_table):
     table = make_table()
     needed = 6 * 3 * 24 * 24

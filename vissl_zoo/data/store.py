@@ -1,7 +1,7 @@
 """A table's images decoded once and held, in memory or in a mapped file, and handed out as batches by position."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -93,24 +93,13 @@ class ImageStore:
         return len(self.rows)
 
     def batches(self, index_batches: Iterable[np.ndarray]) -> Iterator[Batch]:
-        """Yield one batch for each array of positions (B,), in the given order.
+        """One batch for each array of positions (B,), in the given order.
 
         Where batches are gathered ahead, positions are drawn from `index_batches` ahead, too.
         """
         if not self.ahead:
-            yield from map(self._gather, index_batches)
-            return
-        gathered = deque()
-        pool = ThreadPoolExecutor(2, "gather-batches")
-        try:
-            for indices in index_batches:
-                gathered.append(pool.submit(self._gather, indices))
-                if len(gathered) == self.ahead:
-                    yield gathered.popleft().result()
-            while gathered:
-                yield gathered.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            return map(self._gather, index_batches)
+        return _in_advance(self._gather, index_batches, self.ahead, threads=2)
 
     def _gather(self, indices: np.ndarray) -> Batch:
         positions = torch.as_tensor(indices, dtype=torch.int64)
@@ -128,17 +117,36 @@ class ImageStore:
 def decode_batches(
     table: ImageTable, canvas: tuple[int, int], row_batches: Iterable[np.ndarray], workers: int | None = None
 ) -> Iterator[Batch]:
-    """One batch for each array of rows (B,) of a table, decoded when it is asked for, where no store has room.
+    """One batch for each array of rows (B,) of a table, decoded while the one before is used: where no store has room.
 
     Raises:
         BadImage: (while iterating) a row cannot be read.
     """
-    for rows in row_batches:
+
+    def decode(rows: np.ndarray) -> Batch:
         pixels = np.empty((len(rows), 3, *canvas), dtype=np.uint8)
         decoded = decode_all(table.select(rows), pixels, workers=workers or default_workers(), progress=False)
         if decoded.failed:
             raise decoded.failed[0]
-        yield Batch(torch.from_numpy(pixels), torch.from_numpy(decoded.sizes), torch.as_tensor(rows))
+        return Batch(torch.from_numpy(pixels), torch.from_numpy(decoded.sizes), torch.as_tensor(rows))
+
+    return _in_advance(decode, row_batches, 2, threads=1)
+
+
+def _in_advance(
+    make: Callable[[np.ndarray], Batch], index_batches: Iterable[np.ndarray], ahead: int, threads: int
+) -> Iterator[Batch]:
+    """`make` of each, in order; up to `ahead` are begun before they are asked for."""
+    begun, pool = deque(), ThreadPoolExecutor(threads, "make-batches")
+    try:
+        for indices in index_batches:
+            begun.append(pool.submit(make, indices))
+            if len(begun) == ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def free_memory(device: torch.device) -> int:
