@@ -65,7 +65,7 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[str, str]:
         return "no", "--dtype"
     if bfloat16_is_native(device):
         return "bf16", "the hardware computes in it"
-    return "no", "the hardware does not compute in bfloat16"
+    return "no", "bfloat16 is no faster on this hardware"
 
 
 def describe_precision(recipe: Recipe, accelerator: Accelerator) -> str:
