@@ -254,7 +254,7 @@ def test_the_real_exit_code(root, shapes_folder, tmp_path):
         [*command, "--data.path", str(shapes_folder), "--views.scale", "1", "0.2"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path), "ACCELERATE_USE_CPU": "true"},
     )
     assert (done.returncode, done.stdout) == (2, "")
