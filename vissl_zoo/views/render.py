@@ -12,7 +12,7 @@ from torch import Tensor
 from vissl_zoo.views.blur import gaussian_blur
 from vissl_zoo.views.colour import Jitter, jitter_colours, jitter_numbers, luma
 from vissl_zoo.views.draws import ViewDraws
-from vissl_zoo.views.resample import Taps, crop_sideways, crop_taps, taps_needed
+from vissl_zoo.views.view_crops import Taps, crop_sideways, crop_taps, taps_needed
 
 # Numbers of views that are worked on together; an accelerator takes more, since there each operation has its price.
 # On a CPU the colours, of many operations, take fewer at once: with their temporaries these stay in a core's cache.

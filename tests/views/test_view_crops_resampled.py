@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-from vissl_zoo.views.resample import add_rows, crop_sideways, crop_taps, filter_taps, taps_needed
+from vissl_zoo.views.view_crops import add_rows, crop_sideways, crop_taps, filter_taps, taps_needed
 
 
 def random_boxes(height, width, number):
