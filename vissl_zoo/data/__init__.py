@@ -8,10 +8,9 @@ if TYPE_CHECKING:
     from vissl_zoo.data.canvas import Batch, canvas_size
     from vissl_zoo.data.canvas_cache import cache_folder
     from vissl_zoo.data.decode import BadImage, default_workers, open_image
-    from vissl_zoo.data.slices import split_name
     from vissl_zoo.data.store import ImageStore, open_store
     from vissl_zoo.data.stream import ImageStream, open_stream
-    from vissl_zoo.data.table import ImageTable, available_splits, open_images
+    from vissl_zoo.data.table import ImageTable, available_splits, open_images, split_name
 
 __all__ = [
     "BadImage",
@@ -36,9 +35,8 @@ __getattr__, __dir__ = load_on_demand(
         "canvas": ("Batch", "canvas_size"),
         "canvas_cache": ("cache_folder",),
         "decode": ("BadImage", "default_workers", "open_image"),
-        "slices": ("split_name",),
         "store": ("ImageStore", "open_store"),
         "stream": ("ImageStream", "open_stream"),
-        "table": ("ImageTable", "available_splits", "open_images"),
+        "table": ("ImageTable", "available_splits", "open_images", "split_name"),
     },
 )

@@ -3,19 +3,22 @@
 import copy
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Image
+from datasets import Dataset, Image, ReadInstruction
 from PIL.Image import Image as PILImage
 
 from vissl_zoo.data import columns
 from vissl_zoo.data.decode import decode, encoded_size
-from vissl_zoo.data.slices import sliced_rows, split_name
 from vissl_zoo.data.sources import Source, find_source, read_value, shown_name
 from vissl_zoo.errors import UserError
+
+# A part of a split as `datasets` writes it, and a bound of it that is no percentage.
+_SLICED, _COUNT = re.compile(r"([^\[\]]+)\[([^\[\]+]*)\]"), re.compile(r"(\d+)(?![\d%])")
 
 
 def open_images(
@@ -167,3 +170,38 @@ class ImageTable:
     def _read(self, row: int, how: Callable) -> Any:
         value = self.encoded[int(row)][self._column]
         return read_value(how, value, self.root, int(row), f"row {int(row)}")
+
+
+def split_name(path: str, text: str) -> tuple[str, str | None]:
+    """("train", "90%:") of "train[90%:]", and ("train", None) of "train"; UserError when it is neither."""
+    if "[" not in text and "]" not in text:
+        return text, None
+    name, bounds = match.groups() if (match := _SLICED.fullmatch(text.replace(" ", ""))) else ("", "")
+    _parse_bounds(f'{path}: "{text}"', bounds)
+    return name, bounds
+
+
+def sliced_rows(path: str, split: str, bounds: str, count: int) -> np.ndarray:
+    """The rows int64 (M,) of a split of `count` images that `bounds`, such as "10%:20%", stands for.
+
+    `datasets` rounds a percentage to the nearest row: train[:90%] and train[90%:] are all of train and share no image.
+
+    Raises:
+        UserError: it is no part of a split, it is empty, or a bound lies outside the split.
+    """
+    shown = f'{path}: "{split}[{bounds}]"'
+    (part,) = _parse_bounds(shown, bounds).to_absolute({"split": count})
+    if any(int(bound) > count for bound in _COUNT.findall(bounds)):
+        raise UserError(f'{shown} reaches beyond the {count} images of "{split}"')
+    if part.from_ >= part.to:
+        raise UserError(f'{shown} is empty; "{split}" has {count} images')
+    return np.arange(part.from_, part.to)
+
+
+def _parse_bounds(shown: str, bounds: str) -> ReadInstruction:
+    try:
+        # Not the split's own name: `datasets` allows no hyphen there.
+        return ReadInstruction.from_spec(f"split[{bounds}]")
+    except ValueError as error:
+        what = "is no split; a part of one is written train[:45000] or train[90%:]"
+        raise UserError(f"{shown} {what}") from error

@@ -1,8 +1,8 @@
 """Random resized crops of a batch: where they lie, and how they are cut, resized and mirrored.
 
-The boxes follow torchvision's RandomResizedCrop to the letter (Szegedy et al., "Going deeper with convolutions", 2015, is
-where the augmentation comes from). The filter is the antialiased bilinear one, a box of its own for each view. A row of
-the result is a weighted sum of a few rows of the image, which `embedding_bag` computes for a whole batch at once and only
+The boxes follow torchvision's RandomResizedCrop to the letter (Szegedy et al., "Going deeper with convolutions", 2015,
+is the source of the augmentation). The filter is the antialiased bilinear one, another for each view. A row of the
+result is a weighted sum of a few rows of the image, which `embedding_bag` computes for a whole batch at once and only
 where a weight is not zero. Rows are summed, the planes are laid on their side, and rows are summed again.
 """
 

@@ -8,7 +8,7 @@ from datasets import Dataset, Features, Image, Value
 from vissl_zoo.data import available_splits, open_images, open_stream
 from vissl_zoo.data import sources as module
 from vissl_zoo.data.shapes import shapes
-from vissl_zoo.data.slices import sliced_rows, split_name
+from vissl_zoo.data.table import sliced_rows, split_name
 from vissl_zoo.errors import UserError
 
 SLICES = ["[:4]", "[4:]", "[-3:]", "[2:-2]", "[:90%]", "[90%:]", "[10%:25%]", "[-20%:]", "[:]"]
