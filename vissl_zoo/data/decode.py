@@ -1,6 +1,7 @@
-"""From the bytes of an image file, of any mode and depth, to an upright 8-bit RGB image."""
+"""From the bytes of an image file, of any mode and depth, to an upright 8-bit RGB image; corrupt ones are counted."""
 
 import io
+import logging
 import os
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vissl_zoo.cpu.cores import usable_cores
 from vissl_zoo.errors import UserError
+
+_logger = logging.getLogger(__name__)
+_NAMED = 5  # corrupt images, in a warning
 
 
 def default_workers() -> int:
@@ -27,6 +31,44 @@ class BadImage(UserError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class BadImageTally:
+    """Collects corrupt images, each row once, against the fraction of the data that may be so."""
+
+    def __init__(self, path: str, max_fraction: float):
+        self.images: list[BadImage] = []
+        self._path, self._max_fraction = path, max_fraction
+        self._rows: set[int] = set()
+        self._reported = 0
+
+    def add(self, image: BadImage) -> None:
+        """Count one, unless its row has been met before."""
+        if image.row not in self._rows:
+            self._rows.add(image.row)
+            self.images.append(image)
+
+    def check(self, total: int, *, at_least: int = 1) -> None:
+        """Raise UserError when too many of the `total` images read, or all, are bad, if `at_least` were."""
+        count = len(self.images)
+        if total >= at_least and count and (count > self._max_fraction * total or count == total):
+            self._reported = count  # the error says it
+            raise UserError(
+                f"{self._path}: {count} of {total} images cannot be read "
+                f"(at most {self._max_fraction:.2%} may be corrupt); the first is {self.images[0]}"
+            )
+
+    def report(self, total: int) -> None:
+        """Warn, once for each new one, how many are bad and which; the first five are named."""
+        if len(self.images) == self._reported:
+            return
+        new = self.images[self._reported :]
+        named = "; ".join(map(str, new[:_NAMED])) + ("; …" if len(new) > _NAMED else "")
+        self._reported = len(self.images)
+        _logger.warning(
+            "%s: left out %d of %d images that cannot be read: %s",
+            self._path, len(self.images), total, named,
+        )  # fmt: skip
 
 
 def open_image(path: str | os.PathLike) -> Image.Image:

@@ -9,9 +9,8 @@ import torch
 
 from vissl_zoo.data.canvas import Batch, Decoded, canvas_size, decode_all
 from vissl_zoo.data.canvas_cache import map_canvases
-from vissl_zoo.data.decode import default_workers
+from vissl_zoo.data.decode import BadImageTally, default_workers
 from vissl_zoo.data.table import ImageTable
-from vissl_zoo.data.tally import BadImageTally
 
 _AHEAD = 4  # batches gathered before they are asked for, where gathering may wait for a disk
 _DEVICE_SHARE = 0.5  # of an accelerator's free memory, the most that canvases may take

@@ -22,10 +22,16 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from vissl_zoo.data.canvas import PROBES, Batch, choose_canvas, fit_to_canvas
-from vissl_zoo.data.decode import BadImage, decode, default_workers, encoded_size, why_unreadable
+from vissl_zoo.data.decode import (
+    BadImage,
+    BadImageTally,
+    decode,
+    default_workers,
+    encoded_size,
+    why_unreadable,
+)
 from vissl_zoo.data.sources import find_source, open_rows, read_value
 from vissl_zoo.data.table import ImageTable, split_name
-from vissl_zoo.data.tally import BadImageTally
 from vissl_zoo.errors import UserError
 
 _AHEAD = 4  # batches read and decoded before they are asked for

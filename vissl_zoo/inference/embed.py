@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from vissl_zoo.data import BadImage, ImageTable, canvas_size, default_workers
 from vissl_zoo.data.canvas import fit_to_canvas
-from vissl_zoo.data.tally import BadImageTally
+from vissl_zoo.data.decode import BadImageTally
 from vissl_zoo.errors import UserError
 from vissl_zoo.inference.crop import CentralCrop, central_crop
 from vissl_zoo.inference.forward import Forward, exact_forward, fast_forward

@@ -11,8 +11,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
-from vissl_zoo.cpu.allocator import keep_freed_memory
 from vissl_zoo.cpu.cores import take_cores
+from vissl_zoo.cpu.device import keep_freed_memory
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 from vissl_zoo.recipes import Recipe

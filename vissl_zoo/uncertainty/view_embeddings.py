@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from vissl_zoo.data import BadImage, ImageTable, cache_folder
-from vissl_zoo.data.tally import BadImageTally
+from vissl_zoo.data.decode import BadImageTally
 from vissl_zoo.errors import UserError
 from vissl_zoo.inference import central_crop, embed
 from vissl_zoo.views import ViewPipeline

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from vissl_zoo.cpu import allocator
-from vissl_zoo.cpu.allocator import keep_freed_memory
+from vissl_zoo.cpu import device
+from vissl_zoo.cpu.device import keep_freed_memory
 
 # In a process of its own: what is set is set for good.
 SCRIPT = """
 import json, resource
 import torch
-from vissl_zoo.cpu.allocator import keep_freed_memory
+from vissl_zoo.cpu.device import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -43,11 +43,11 @@ def test_no_page_faults_the_second_time():
 @pytest.mark.parametrize("library", ["", "musl"])
 def test_elsewhere_nothing_happens(monkeypatch, library):
     monkeypatch.setattr(platform, "libc_ver", lambda: (library, ""))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", None)  # would raise if it were called
+    monkeypatch.setattr(device.ctypes, "CDLL", None)  # would raise if it were called
     assert keep_freed_memory() is False
 
 
 def test_a_library_without_the_call(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())
     assert keep_freed_memory() is False

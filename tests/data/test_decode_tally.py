@@ -2,8 +2,7 @@ import logging
 
 import pytest
 
-from vissl_zoo.data.decode import BadImage
-from vissl_zoo.data.tally import BadImageTally
+from vissl_zoo.data.decode import BadImage, BadImageTally
 from vissl_zoo.errors import UserError
 
 
