@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "data": {"cpu"},
     "cli": set(),
     "commands": {"cli", "data", "models", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu"},
-    "views": {"cli", "data"},  # its __main__ draws the views of a data set
+    "views": {"cli", "data", "recipes"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
     "inference": {"represents", "networks", "models", "data", "views", "hub"},
     "evaluation": {"cli", "inference", "models", "data", "views"},

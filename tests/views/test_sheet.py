@@ -118,6 +118,7 @@ def test_corrupt_images_are_passed_over(photos):
     [
         (["--images", "0"], "--images must be from 1 to 100, not 0"),
         (["--images", "7"], "--images 7 is more than the 6 readable images of "),
+        (["--standard", "0"], "--standard must be from 1 to 100, not 0"),
         (["--low", "-1"], "--low must be from 0 to 100, not -1"),
         (["--low-size", "32"], "--low-size 32 must be less than --image-size 32"),
         (["--image-size", "0", "--low", "0"], "--image-size must be at least 1"),

@@ -18,6 +18,7 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.data import BadImage, ImageTable, canvas_size, open_images
 from vissl_zoo.data.canvas import read_to_canvas
 from vissl_zoo.errors import UserError
+from vissl_zoo.recipes import Views
 from vissl_zoo.views.pipeline import ViewPipeline
 from vissl_zoo.views.sheet import draw_views, file_formats
 
@@ -39,9 +40,15 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Views):
     """What to draw; the views are SimSiam's with the paper's multi-crop by default."""
 
+    low: int = 6
+    """How many low-resolution views beside the standard ones (multi-crop)."""
+    low_size: int | None = 96
+    """Side of a low-resolution view in pixels."""
+    ratio: tuple[float, float] = ViewPipeline.ratio
+    """Width of a crop over its height."""
     data: Data = field(default_factory=Data)
     output: str = "views.png"
     """The file to write; its suffix gives the format, such as .png, .pdf or .svg."""
@@ -51,34 +58,6 @@ class Options:
     """Side of a standard view, in pixels."""
     seed: int = 0
     """Which images and which views."""
-    scale: tuple[float, float] = ViewPipeline.scale
-    """Area of a random crop, as a fraction of the image's."""
-    ratio: tuple[float, float] = ViewPipeline.ratio
-    """Width of a crop over its height."""
-    low: int = 6
-    """How many low-resolution views beside the two standard ones (multi-crop)."""
-    low_size: int = 96
-    """Side of a low-resolution view in pixels."""
-    low_scale: tuple[float, float] = ViewPipeline.low_scale
-    """Area of a low-resolution view's crop, as a fraction of the image's."""
-    flip: float = ViewPipeline.flip
-    """Probability of a horizontal flip."""
-    jitter: float = ViewPipeline.jitter
-    """Probability of colour jitter, with the strengths below."""
-    brightness: float = ViewPipeline.brightness
-    """Strength of the brightness jitter."""
-    contrast: float = ViewPipeline.contrast
-    """Strength of the contrast jitter."""
-    saturation: float = ViewPipeline.saturation
-    """Strength of the saturation jitter."""
-    hue: float = ViewPipeline.hue
-    """Strength of the hue jitter, in turns of the colour circle."""
-    grayscale: float = ViewPipeline.grayscale
-    """Probability of conversion to grey."""
-    blur: float = ViewPipeline.blur
-    """Probability of Gaussian blur."""
-    sigma: tuple[float, float] = ViewPipeline.sigma
-    """Standard deviation of the blur, in pixels of the view."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,10 +95,14 @@ def draw(options: Options) -> None:
 
 def build_pipeline(options: Options) -> ViewPipeline:
     """The views; UserError names the flag whose value is out of range."""
-    for flag, value, least in (("images", options.images, 1), ("low", options.low, 0)):
+    for flag, value, least in (
+        ("images", options.images, 1),
+        ("standard", options.standard, 1),
+        ("low", options.low, 0),
+    ):
         if not least <= value <= MOST:
             raise UserError(f"--{flag} must be from {least} to {MOST}, not {value}")
-    if options.low and options.low_size >= options.image_size:
+    if options.low and (options.low_size or 0) >= options.image_size:
         raise UserError(f"--low-size {options.low_size} must be less than --image-size {options.image_size}")
     names = {f.name for f in dataclasses.fields(ViewPipeline)} & {f.name for f in dataclasses.fields(options)}
     try:
