@@ -18,7 +18,6 @@ MAY_IMPORT = {
     },  # vissl_zoo/__init__.py
     "lazy": set(),
     "registration": set(),
-    "represents": {"models"},
     "errors": set(),
     "output": set(),
     "distributions": set(),
@@ -32,7 +31,7 @@ MAY_IMPORT = {
     "commands": {"cli", "data", "models", "inference", "evaluation", "photos", "uncertainty", "hub", "cpu"},
     "views": {"cli", "data", "recipes"},  # its __main__ draws the views of a data set
     "recipes": {"cli"},
-    "inference": {"represents", "networks", "models", "data", "views", "hub"},
+    "inference": {"networks", "models", "data", "views", "hub"},
     "evaluation": {"cli", "inference", "models", "data", "views"},
     "photos": {"data", "views", "inference", "evaluation", "cpu"},
     "uncertainty": {

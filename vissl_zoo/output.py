@@ -1,11 +1,11 @@
-"""Files checked before the work and written whole, and numbers as text: what every room that writes shares."""
+"""Files checked before the work and written whole, numbers as text, nested values by name: what writers share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from vissl_zoo.errors import UserError
 
@@ -77,3 +77,11 @@ def short_number(value: float | None) -> str:
     if value is None:
         return "undefined"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

@@ -15,8 +15,9 @@ import torch
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Undefined
-from vissl_zoo.evaluation.evaluation_run import Results, evaluate, flat
+from vissl_zoo.evaluation.evaluation_run import Results, evaluate
 from vissl_zoo.evaluation.protocols import PROTOCOLS
+from vissl_zoo.output import flat
 
 
 def test_names_are_nested_and_numbers_plain():

@@ -9,8 +9,9 @@ from typing import Any
 
 from vissl_zoo.cli import DataFlags, Model, OptionalCount, Seed, parse_flags
 from vissl_zoo.cpu.device import take_device
-from vissl_zoo.evaluation.evaluation_run import evaluate, flat
+from vissl_zoo.evaluation.evaluation_run import evaluate
 from vissl_zoo.evaluation.protocols import PROTOCOLS
+from vissl_zoo.output import flat
 
 
 @dataclass(frozen=True)

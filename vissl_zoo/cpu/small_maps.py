@@ -143,17 +143,18 @@ class _Patches(Function):
         if ctx.needs_input_grad[0] and ctx.all_three:
             of_x = _sum_of_patches(pixels @ _rows(weight).flatten(1), x, ctx.shape)
         elif ctx.needs_input_grad[0]:
-            shape, only_x = ctx.shape, [True, False, False]
+            # No bias, dilation or groups; of the three gradients that of x alone.
             plain = (
                 None,
-                shape.stride,
-                shape.padding,
+                ctx.shape.stride,
+                ctx.shape.padding,
                 (1, 1),
                 False,
                 (0, 0),
                 1,
-            )  # no bias, dilation or groups
-            of_x = torch.ops.aten.convolution_backward(gradient, x, weight, *plain, only_x)[0]
+                [True, False, False],
+            )
+            of_x = torch.ops.aten.convolution_backward(gradient, x, weight, *plain)[0]
         if ctx.needs_input_grad[1]:
             of_weight = pixels.T @ _patches(x, ctx.shape)
             of_weight = _map(of_weight, ctx.shape.kernel)

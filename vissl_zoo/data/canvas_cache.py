@@ -84,9 +84,7 @@ def _unfinished(folder: Path, shape: tuple[int, ...]):
     try:
         file = unfinished / "pixels.npy"
         pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # else writing to a disk that fills up, or a quota, kills the process
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills up, or a quota, kills the process
             with open(file, "r+b") as opened:
                 os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
         yield unfinished, pixels

@@ -35,9 +35,7 @@ from vissl_zoo.data.table import ImageTable, split_name
 from vissl_zoo.errors import UserError
 
 _AHEAD = 4  # batches read and decoded before they are asked for
-_SPARE = (
-    8  # the last images of a global batch, which stand in for the corrupt ones: the same on every process
-)
+_SPARE = 8  # the last images of a global batch, the same on every process; they stand in for the corrupt ones
 _OPEN = 8  # shards read in turns, so that the buffer mixes them
 _CHUNK = 64  # rows read at a time
 _TASK = 16  # images that a thread decodes at a time

@@ -18,6 +18,7 @@ from vissl_zoo.output import write_whole
 from vissl_zoo.views import ViewPipeline
 
 VALIDATION_SHARE = 0.2  # of the training images, for choosing what has to be chosen (App. B)
+NO_KAPPA = "the model has no κ head"
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,8 @@ class Evaluation:
     def validation(self) -> np.ndarray:
         """Which training images (M,) bool are the local validation split: a fifth, the same for every protocol."""
         count = len(self.train_features.rows)
-        chosen = np.zeros(count, dtype=bool)
-        chosen[
-            np.random.default_rng(self.seed).permutation(count)[: max(1, int(VALIDATION_SHARE * count))]
-        ] = True
-        return chosen
+        held_out = max(1, int(VALIDATION_SHARE * count))
+        return np.isin(np.arange(count), np.random.default_rng(self.seed).permutation(count)[:held_out])
 
     def save_figure(self, figure: Figure, name: str, caption: str) -> None:
         """Write a figure as PNG and list it for the page."""

@@ -27,7 +27,7 @@ def correlation(
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    x, y = (unit(mean_ranks(v) if ranks else v) for v in (x, y))
+    x, y = (centred_unit(mean_ranks(v) if ranks else v) for v in (x, y))
     value = float(np.clip(x @ y, -1, 1))
     rng, step, found = np.random.default_rng(seed), max(1, _CELLS // len(y)), 0
     for start in range(0, shuffles, step):
@@ -43,7 +43,7 @@ def mean_ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[which]
 
 
-def unit(values: np.ndarray) -> np.ndarray:
+def centred_unit(values: np.ndarray) -> np.ndarray:
     """Centred, and of length one. By the largest value first: the square of a huge one would overflow."""
     centred = values - values.mean()
     centred = centred / np.abs(centred).max()

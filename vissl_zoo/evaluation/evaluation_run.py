@@ -18,11 +18,11 @@ import torch
 
 from vissl_zoo.cli import check_numbers
 from vissl_zoo.errors import UserError, first_line
-from vissl_zoo.evaluation.context import Evaluation, Undefined
+from vissl_zoo.evaluation.context import NO_KAPPA, Evaluation, Undefined
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.evaluation.protocols.ambiguity import known_ambiguity
 from vissl_zoo.inference import ModelOrName, load_model, open_tables
-from vissl_zoo.output import short_number, write_text, write_whole
+from vissl_zoo.output import flat, short_number, write_text, write_whole
 
 
 @dataclass
@@ -103,12 +103,8 @@ def clear_results(folder: Path) -> None:
     if not page.is_file() or GENERATOR not in (text := page.read_text(errors="replace")):
         return
     # Figures first and the page last: cut off in between, the rest is still known for ours.
-    for name in (
-        *re.findall(r'<img src="([^"/]+\.png)"', text),
-        "predictions.parquet",
-        "metrics.json",
-        page.name,
-    ):
+    figures = re.findall(r'<img src="([^"/]+\.png)"', text)
+    for name in (*figures, "predictions.parquet", "metrics.json", page.name):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -267,15 +263,12 @@ def _write_predictions(evaluation: Evaluation, path: Path) -> None:
 def _lacks(evaluation: Evaluation, need: str) -> str | None:
     """Why the evaluation cannot meet a protocol's need, or None if it can."""
     if need == "kappa":
-        has = getattr(evaluation.model, "kappa_head", None) is not None
-        return None if has else "the model has no κ head"
+        return NO_KAPPA if getattr(evaluation.model, "kappa_head", None) is None else None
     if need == "train":
         return None if evaluation.train is not None else "there is no training split to learn from"
     if need == "ambiguity":
         return (
-            None
-            if known_ambiguity(evaluation) is not None
-            else "the data do not tell how ambiguous images are"
+            "the data do not tell how ambiguous images are" if known_ambiguity(evaluation) is None else None
         )
     tables = [evaluation.test] if evaluation.train is None else [evaluation.test, evaluation.train]
     return None if all(table.labels is not None for table in tables) else "the images have no labels"
@@ -299,11 +292,3 @@ def _rows(results: Results, key: str, paper: Mapping[str, str]) -> list[tuple[st
 
 def _shown(value: Any) -> str:
     return short_number(value) if value is None or isinstance(value, float) else str(value)
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested metrics by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found

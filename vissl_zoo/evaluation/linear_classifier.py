@@ -30,8 +30,8 @@ from vissl_zoo.cli import Count, Within
 from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
+from vissl_zoo.evaluation.neighbours import FEWEST
 
-FEWEST = 5  # labelled training images
 INITIAL_STD = 0.01  # of the weights, as in SimSiam's linear evaluation; zero would stop LARS
 MOMENTUM: Any = 0.9  # timm takes it for an integer
 

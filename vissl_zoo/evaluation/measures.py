@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import bootstrap, permutation_test, rankdata
 from sklearn.metrics import roc_auc_score
 
-from vissl_zoo.evaluation.correlation import unit
+from vissl_zoo.evaluation.correlation import centred_unit
 
 SHUFFLES = 1000  # M of App. J
 RESAMPLES = 1000
@@ -121,7 +121,13 @@ def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, see
     x, correct = _checked(x, correct)
     if np.ptp(x) == 0:
         return 1.0  # every shuffle has the same slope
-    return _p_of_sum(unit(x), correct, shuffles, seed)
+    return _p_of_sum(centred_unit(x), correct, shuffles, seed)
+
+
+def mean_and_std(values: np.ndarray) -> dict[str, float]:
+    """Mean and standard deviation (of the N, not N - 1) of (N,) values, summed in float64."""
+    values = values.astype(np.float64)
+    return {"mean": float(values.mean()), "std": float(values.std())}
 
 
 def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

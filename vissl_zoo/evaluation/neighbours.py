@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 TEMPERATURE = 0.07
 MOST_NEIGHBOURS = 200
-FEWEST = 5  # training images
+FEWEST = 5  # labelled training images, of any classifier
 VALIDATION_SHARE = 0.2  # of the training set, as in the paper
 _CELLS = 2**25  # similarities held at once
 

@@ -76,9 +76,8 @@ def push(folder: Path, repo_id: str, *, revision: str = "main", private: bool = 
             )
     except HfHubHTTPError as error:
         raise UserError(f"the Hub refuses {repo_id}: {_reason(error)}") from error
-    except (
-        Exception
-    ) as error:  # under each version of huggingface_hub is another library, with its own errors
+    # Under each version of huggingface_hub is another library, with its own errors.
+    except Exception as error:
         raise UserError(f"the Hub ({constants.ENDPOINT}) cannot be reached: {first_line(error)}") from error
     return str(url)
 

@@ -15,7 +15,7 @@ from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.hub import load_heads
 from vissl_zoo.inference.crop import central_crop
 from vissl_zoo.models import create_model
-from vissl_zoo.represents import Represents
+from vissl_zoo.models.representation import Represents
 
 TEST_SPLITS = ("test", "validation")
 ModelOrName = Represents | nn.Module | str | os.PathLike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -28,6 +28,20 @@ class Representation(NamedTuple):
     embedding: Tensor
     kappa: Tensor
     uncertainty: Tensor
+
+
+class Represents(Protocol):
+    """A `torch.nn.Module` with a κ head and the call that reads it.
+
+    Attributes:
+        kappa_head: the module that gives κ; None where it was taken off, and then `represent` raises.
+    """
+
+    kappa_head: nn.Module | None
+
+    def represent(self, x: Tensor) -> Representation:
+        """Embed images x (B, 3, H, W), normalised as for `forward`, and say how certain each one is."""
+        ...
 
 
 class RepresentationMixin:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
-from vissl_zoo.output import write_text
+from vissl_zoo.output import flat, write_text
 from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from vissl_zoo.training.doctor import Doctor
@@ -253,13 +253,6 @@ class Run:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What a continuation would do otherwise, as flags."""
-    before, now = (_flat(json.loads(json.dumps(described))) for described in (before, now))
+    before, now = (flat(json.loads(json.dumps(described))) for described in (before, now))
     changed = [k for k in now if k not in FREE_TO_CHANGE and before.get(k) != now[k]]
     return ["the images" if k == "images" else "--" + k.replace("_", "-") for k in changed]
-
-
-def _flat(described: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in described.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -16,7 +16,7 @@ from vissl_zoo.evaluation.protocols.test_time import (
     classify_linearly,
     combine,
     evaluate,
-    mean_and_std,
+    over_repeats,
 )
 
 SMALL = Options(images=20, crops=3, repeats=2)
@@ -110,8 +110,8 @@ def test_top1_is_counted_over_the_asked_images(shapes_evaluation, monkeypatch):
 
 def test_mean_and_deviation():
     values = np.array([1.0, 2.0, 6.0])
-    assert mean_and_std(values) == {"mean": 3.0, "std": pytest.approx(np.sqrt(7))}
-    assert mean_and_std(values[:1]) == {"mean": 1.0, "std": Undefined("there is only one repeat")}
+    assert over_repeats(values) == {"mean": 3.0, "std": pytest.approx(np.sqrt(7))}
+    assert over_repeats(values[:1]) == {"mean": 1.0, "std": Undefined("there is only one repeat")}
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

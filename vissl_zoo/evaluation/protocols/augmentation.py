@@ -18,6 +18,7 @@ from vissl_zoo.cli import Count
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.figures import NEUTRAL, SURE, UNSURE, new_figure
 from vissl_zoo.evaluation.image_views import plain_pipeline, sample_images
+from vissl_zoo.evaluation.measures import mean_and_std
 from vissl_zoo.inference import RowViews, concatenate
 from vissl_zoo.output import short_number
 from vissl_zoo.views import ViewPipeline
@@ -55,11 +56,11 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     chosen = sample_images(evaluation, options.images)
     clean = evaluation.test_features.kappa[chosen]
     yield "augmentation.images", len(chosen)
-    yield "augmentation.normal", _mean_and_std(clean)
+    yield "augmentation.normal", mean_and_std(clean)
     for name, pipeline in pipelines(evaluation, options.draws).items():
         views = RowViews(pipeline, of_crop=name != "random_crop")
         kappa = concatenate(evaluation.views(chosen, views, name.replace("_", " "))).kappa
-        yield f"augmentation.{name}", _mean_and_std(kappa)
+        yield f"augmentation.{name}", mean_and_std(kappa)
         if name == "random_crop" and views.count > 1:
             figure = _draw_crops(evaluation, chosen, clean, kappa, views)
             caption = (
@@ -77,11 +78,6 @@ def pipelines(evaluation: Evaluation, draws: int) -> dict[str, ViewPipeline]:
         "grayscale": plain_pipeline(evaluation, 1, grayscale=1.0),
         "random_crop": plain_pipeline(evaluation, draws, scale=CROP_SCALE, ratio=ViewPipeline.ratio),
     }
-
-
-def _mean_and_std(kappa: np.ndarray) -> dict[str, float]:
-    kappa = kappa.astype(np.float64)
-    return {"mean": kappa.mean(), "std": kappa.std()}
 
 
 def _draw_crops(

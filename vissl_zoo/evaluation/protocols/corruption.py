@@ -31,12 +31,12 @@ from vissl_zoo.evaluation.image_views import sample_images
 from vissl_zoo.evaluation.measures import Auroc, auroc_with_p
 from vissl_zoo.evaluation.protocols.ambiguity import spearman
 from vissl_zoo.inference import CentralCrop, Embedded, concatenate
+from vissl_zoo.inference.loading import TEST_SPLITS
 from vissl_zoo.views import IMAGENET_MEAN
 
 TITLE = "corruption and out-of-distribution images"
 NEEDS = {"kappa"}
 PAPER: dict[str, str] = {}
-SPLITS = ("test", "validation")  # of the other data set, the first that exists; else its first split
 LEVELS = 5
 BLUR_SIGMA = (1 / 224, 2 / 224, 4 / 224, 8 / 224, 16 / 224)  # of the side: 1 to 16 pixels of 224
 NOISE_STD = (0.02, 0.04, 0.08, 0.16, 0.32)  # of the range from black to white
@@ -167,7 +167,7 @@ def other_features(evaluation: Evaluation, path: str, limit: int) -> Embedded:
         UserError: there are no images at `path`.
     """
     splits = available_splits(path)
-    table = open_images(path, split=next((s for s in SPLITS if s in splits), splits[0]))
+    table = open_images(path, split=next((s for s in TEST_SPLITS if s in splits), splits[0]))
     rows = np.sort(np.random.default_rng(evaluation.seed).permutation(len(table))[:limit])
     return evaluation.features(table, "other images", rows)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vissl_zoo.evaluation.context import Evaluation, Undefined
+from vissl_zoo.evaluation.context import NO_KAPPA, Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import plain_pipeline, unit_length
 from vissl_zoo.evaluation.measures import auroc_with_p
 from vissl_zoo.inference import RowViews, concatenate
@@ -22,7 +22,6 @@ NEEDS: set[str] = set()
 PAPER: dict[str, str] = {}
 CROP_AREA = (0.25**2, 0.75**2)  # of the central square: 25 to 75% of its side
 CHUNK = 1024  # images compared with all others at once
-NO_KAPPA = "the model has no κ head"
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,11 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
         top1 = (predictions.reshape(asked.shape[:2]) == labels).mean(axis=1)
         drawn[classifier] = {"clean": top1[0]}
         for name, values in zip(CHOICES, top1[1:].reshape(options.repeats, -1).T, strict=True):
-            drawn[classifier][name] = mean_and_std(values)
+            drawn[classifier][name] = over_repeats(values)
         yield f"test_time.{classifier}", drawn[classifier]
     yield "test_time.kappa.clean", evaluation.test_features.kappa[chosen].mean(dtype=np.float64)
     for name in ("one_crop", "highest_kappa"):
-        yield f"test_time.kappa.{name}", mean_and_std(np.array([kappa[name] for _, kappa in repeats]))
+        yield f"test_time.kappa.{name}", over_repeats(np.array([kappa[name] for _, kappa in repeats]))
     caption = (
         f"Top-1 of {len(chosen)} test images by their clean crop (dashed) and by {options.crops} random crops: mean "
         f"and standard deviation of {options.repeats} repeats."
@@ -136,7 +136,7 @@ def combine(embedding: np.ndarray, kappa: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def mean_and_std(values: np.ndarray) -> dict[str, object]:
+def over_repeats(values: np.ndarray) -> dict[str, object]:
     """Mean and standard deviation (of a sample, R - 1) of R repeats; one repeat has no deviation."""
     std = values.std(ddof=1) if len(values) > 1 else Undefined("there is only one repeat")
     return {"mean": values.mean(), "std": std}

@@ -15,10 +15,10 @@ from sklearn.linear_model import LogisticRegression
 
 from vissl_zoo.cli import Count
 from vissl_zoo.evaluation import figures
-from vissl_zoo.evaluation.context import Evaluation, Undefined
+from vissl_zoo.evaluation.context import NO_KAPPA, Evaluation, Undefined
 from vissl_zoo.evaluation.correctness import Answers, knn_answers, linear_answers
 from vissl_zoo.evaluation.image_views import two_views
-from vissl_zoo.evaluation.measures import aurc, auroc_with_p, excess_aurc, slope_p
+from vissl_zoo.evaluation.measures import aurc, auroc_with_p, excess_aurc, mean_and_std, slope_p
 
 TITLE = "Uncertainty"
 NEEDS: set[str] = set()  # without labels κ's own statistics remain, without κ the other scores
@@ -31,7 +31,6 @@ PAPER = {
     "uncertainty.linear.kappa_wrong.mean": "805.06 (ImageNet-100, 500 epochs)",
     "uncertainty.linear.kappa_wrong.std": "131.20 (ImageNet-100, 500 epochs)",
 }
-NO_KAPPA = Undefined("the model has no κ head")
 LABELS = {"knn": "kNN", "linear": "the linear classifier"}
 
 
@@ -54,7 +53,7 @@ def evaluate(evaluation: Evaluation, options: Options) -> Iterator[tuple[str, ob
     features = evaluation.test_features
     for name in ("kappa", "uncertainty"):
         column = getattr(features, name)
-        yield f"uncertainty.{name}", NO_KAPPA if column is None else _mean_and_std(column)
+        yield f"uncertainty.{name}", Undefined(NO_KAPPA) if column is None else mean_and_std(column)
     shared = None
     for name, ask in {"knn": knn_answers, **({"linear": linear_answers} if options.linear else {})}.items():
         answers = ask(evaluation)
@@ -105,7 +104,7 @@ def _judge(
     if "kappa" in finite:
         yield from _judge_kappa(evaluation, options, name, finite["kappa"], correct)
     else:
-        reason = Undefined("κ is not finite") if "kappa" in scores else NO_KAPPA
+        reason = Undefined("κ is not finite" if "kappa" in scores else NO_KAPPA)
         missing = ["aurc", "e_aurc", "kappa_correct", "kappa_wrong", "logistic"]
         for key in missing if "kappa" in scores else ["auroc.kappa", *missing]:
             yield key, reason
@@ -131,7 +130,7 @@ def _judge_kappa(
     yield "e_aurc", excess_aurc(kappa, correct)
     for kind, chosen in (("correct", correct), ("wrong", ~correct)):
         none = Undefined(f"no answer is {kind}")
-        yield f"kappa_{kind}", _mean_and_std(kappa[chosen]) if chosen.any() else none
+        yield f"kappa_{kind}", mean_and_std(kappa[chosen]) if chosen.any() else none
     line = logistic_line(kappa, correct)
     if isinstance(line, Undefined):
         yield "logistic", line
@@ -173,8 +172,3 @@ def _auroc(score: np.ndarray | None, correct: np.ndarray, options: Options, seed
 
 def _one_kind(correct: np.ndarray) -> str:
     return f"every answer is {'correct' if correct.all() else 'wrong'}"
-
-
-def _mean_and_std(values: np.ndarray) -> dict[str, float]:
-    values = values.astype(np.float64)
-    return {"mean": float(values.mean()), "std": float(values.std())}
