@@ -1,8 +1,11 @@
 """Tuning for processors: you need not read this room to understand anything else in the package.
 
-Nothing here changes a result beyond rounding. A program that trains or scores on a CPU calls it at its start: the
-threads that torch takes (`cores`), where a command computes and memory that stays with the process (`device`), and
-convolutions over maps of a few pixels as matrix products (`small_maps`). `import vissl_zoo` calls none of it.
+Nothing here changes a result beyond rounding. A program that trains or scores on a CPU calls it at its start;
+`import vissl_zoo` calls none of it.
+
+- `cores`: the threads that torch takes;
+- `device`: where a command computes, and memory that stays with the process;
+- `small_maps`: convolutions over maps of a few pixels as matrix products.
 """
 
 import os

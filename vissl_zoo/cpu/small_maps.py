@@ -1,7 +1,7 @@
 """Training convolutions over maps of a few pixels as matrix products, on a CPU several times as fast.
 
 The last stages of a network for images of 32 or 64 have maps of 1 to 4 pixels. There a 3 × 3 kernel lies mostly on the
-padding, and oneDNN's direct kernels, made for rows of many pixels, run at a fifth to a half of a matrix product's
+padding. oneDNN's direct kernels are made for rows of many pixels: they run at a fifth to a half of a matrix product's
 speed. Which way is taken follows from shapes and dtype alone: a run that is resumed must round as it did.
 """
 

@@ -91,9 +91,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
       integers or floats has no agreed range: floats up to 1 are [0, 1]; else the range is 255 (floats only),
       65535, or the image's own maximum, the first that holds every value. Negative and non-finite
       values are black. The range never depends on the darkest value, so a dark image stays dark.
-    - Transparency is composited over white: that is the page on which such images are drawn and shown, dark
-      line art on a transparent ground would vanish over black, and the colour stored under a fully
-      transparent pixel is arbitrary and must not show.
+    - Transparency is composited over white, the page on which such images are drawn and shown. Dark line art would
+      vanish over black. The colour stored under a fully transparent pixel is arbitrary and must not show.
     - CMYK is converted without its colour profile. Of an animation the current frame is taken, which for a
       newly opened file is the first.
 
@@ -121,9 +120,9 @@ def decode(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode a file's bytes, or the file at a path, to (RGB image, original upright (height, width)).
 
-    With a `shape` (height, width) wanted in the end, a JPEG much larger is decoded at 1/2, 1/4 or 1/8 of its
-    size, never to less than twice `shape` (as `Image.thumbnail` does); the image returned is then smaller
-    than the size returned. Raises whatever Pillow raises, `Image.DecompressionBombError` included.
+    `shape` is the (height, width) wanted in the end. A JPEG much larger is decoded at 1/2, 1/4 or 1/8 of its size,
+    never to less than twice `shape`, as `Image.thumbnail` does. The image returned is then smaller than the size
+    returned. Raises whatever Pillow raises, `Image.DecompressionBombError` included.
     """
     with _open(source) as image:
         size = None

@@ -45,15 +45,14 @@ class LocalFiles:
 def find_local_files(path: str) -> LocalFiles | None:
     """The image or parquet files that `path` (a file, folder or glob) stands for; None when nothing is there.
 
-    A single file is the split "train". In a folder or glob, parquet files are split by name
-    (train.parquet, test-00000-of-00002.parquet, val/0.parquet) and images by their top folder, if
-    every image lies in a folder with a split's name. Images win over parquet files
-    beside them, which may be results written there; hidden files are left out, links are followed.
+    A single file is the split "train". In a folder or glob, parquet files are split by name: train.parquet,
+    test-00000-of-00002.parquet, val/0.parquet. Images are split by their top folder, if every image lies in a folder
+    with a split's name. Images win over parquet files beside them, which may be results written there. Hidden files
+    are left out, links are followed.
     Raises UserError where there are files but none of a kind that can be read.
     """
-    target = Path(
-        os.path.abspath(os.path.expanduser(path))
-    )  # not resolved: a link's own name is the one to show
+    # Not resolved: a link's own name is the one to show.
+    target = Path(os.path.abspath(os.path.expanduser(path)))
     if target.is_file():
         root, files = target.parent, [target]
     elif target.is_dir():

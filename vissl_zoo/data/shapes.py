@@ -9,8 +9,8 @@ Two more choices keep a network, and the scores that need none, from cheating:
 
 - Light shapes on one grey background for all. Colours, dark shapes on light, or a texture of varying strength
   were tried: the views of an image are then matched by those alone, and no shape is ever learnt.
-- Contrast is drawn independently of a(x), and few and small competitors keep the total outline from growing much,
-  so that neither edge density nor pixel deviation gives the ambiguity away (Spearman of 0.2 at most). A score
+- Contrast is drawn independently of a(x), and competitors are few and small, so that the total outline hardly grows.
+  Neither edge density nor pixel deviation then gives the ambiguity away (Spearman of 0.2 at most). A score
   made for these very images still can: the mean gradient after normalising the contrast reaches 0.5.
 """
 

@@ -31,9 +31,9 @@ def open_images(
     """Open one split of a data set of images; no image is decoded yet.
 
     Args:
-        path: "shapes" (the embedded data; write ./shapes for a folder of that name), a folder of images with
-            or without class folders, an image file, a parquet file, a folder or glob of either, or else
-            the id of a Hugging Face Hub data set, org/name or org/name:config.
+        path: an image file, a parquet file, or a folder or glob of either; images may lie in class folders. "shapes" is
+            the embedded data (write ./shapes for a folder of that name). Anything else is the id of a Hugging Face Hub
+            data set, org/name or org/name:config.
         split: its name, or a synonym such as "val", or a part of it such as train[:45000], train[90%:] or
             train[10%:20%]. Data without splits are all "train".
         image_column: by default the first Image feature, else a column of encoded bytes.

@@ -2,9 +2,9 @@
 
 Every rate of the grid is trained at once on the training images less the local validation split
 (`Evaluation.validation`, a fifth). The rate with the best top-1 accuracy there is kept; of equally good ones, that of
-the lowest cross-entropy. A classifier is then trained at that rate on all training images, and the result is that of
-its last epoch on the test images, which had no say before. The paper reports the epoch that is best on its validation
-set; we do not choose among epochs.
+the lowest cross-entropy. A classifier is then trained at that rate on all training images. Its last epoch is judged on
+the test images, which had no say before. The paper reports the epoch that is best on its validation set; we do not
+choose among epochs.
 
 Embeddings are taken as they are, neither normalised nor standardised: LARS makes each step a share of the weights'
 length, so their scale hardly matters. Each step being a share, few steps do not get far at a low rate: small data sets

@@ -104,8 +104,8 @@ def aurc(confidence: np.ndarray, correct: np.ndarray) -> float:
 def excess_aurc(confidence: np.ndarray, correct: np.ndarray) -> float:
     """E-AURC: `aurc` less that of the perfect order, all correct before all wrong (Geifman et al., 2019); 0 is best.
 
-    The perfect order's area is summed, and not Geifman's approximation r + (1 - r) ln(1 - r) of it for an error rate r,
-    which is off for small N.
+    The perfect order's area is summed. Geifman's approximation of it, r + (1 - r) ln(1 - r) for an error rate r, is off
+    for small N.
     """
     correct = np.asarray(correct, dtype=bool)
     return aurc(confidence, correct) - aurc(correct.astype(np.float64), correct)
@@ -114,9 +114,9 @@ def excess_aurc(confidence: np.ndarray, correct: np.ndarray) -> float:
 def slope_p(x: np.ndarray, correct: np.ndarray, *, shuffles: int = SHUFFLES, seed: int = 0) -> float:
     """Permutation p of the slope of the logistic regression of `correct` (N,) bool on x (N,), H0: slope <= 0 (App. J).
 
-    No shuffle is fitted: shuffling leaves x and the number of correct images as they are, and then the slope of
-    greatest likelihood increases strictly with Σ x over the correct images, the other sufficient statistic. The order
-    of the slopes, all that a permutation test looks at, is the order of those sums.
+    No shuffle is fitted. Shuffling leaves x and the number of correct images as they are. The slope of greatest
+    likelihood then increases strictly with Σ x over the correct images, the other sufficient statistic. A permutation
+    test looks at the order of the slopes alone, which is the order of those sums.
     """
     x, correct = _checked(x, correct)
     if np.ptp(x) == 0:

@@ -44,9 +44,9 @@ def export_model(
 ) -> Path:
     """Export `model` to the folder `output_dir` and return it.
 
-    The files are written to a temporary folder beside it, loaded back, compared with the model tensor by
-    tensor, and only then moved into place, so an interrupted or impossible export leaves the old one. Files
-    of other names in `output_dir` are kept; a `heads.safetensors` of an earlier export is not.
+    The files are written to a temporary folder beside it, loaded back and compared with the model tensor by tensor.
+    Only then are they moved into place: an interrupted or impossible export leaves the old one. Files of other names in
+    `output_dir` are kept; a `heads.safetensors` of an earlier export is not.
 
     Args:
         model: a model of the zoo, or one that went through `vissl_zoo.add_kappa_head`. The latter is written

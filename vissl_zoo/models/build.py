@@ -1,7 +1,7 @@
 """Build a model of the zoo: timm builds and loads its backbone, the heads are added to it.
 
 The backbone's own timm entrypoint does all that timm can do: arguments, `features_only`, other input channels, resized
-position embeddings. It is handed the backbone's weights as a state dict, so registered and generic names load in one
+position embeddings. It is handed the backbone's weights as a state dict. So registered and generic names load in one
 way, and a feature extractor is timm's to the bit. The weights of the heads are checked strictly here.
 """
 

@@ -2,7 +2,7 @@
 
 The boxes follow torchvision's RandomResizedCrop to the letter (Szegedy et al., "Going deeper with convolutions", 2015,
 is the source of the augmentation). The filter is the antialiased bilinear one, another for each view. A row of the
-result is a weighted sum of a few rows of the image, which `embedding_bag` computes for a whole batch at once and only
+result is a weighted sum of a few rows of the image. `embedding_bag` computes it for a whole batch at once, and only
 where a weight is not zero. Rows are summed, the planes are laid on their side, and rows are summed again.
 """
 
