@@ -39,21 +39,20 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Run the subcommand; a UserError is one line about the run, a flag, the token or the Hub."""
     flags = parse_flags(Options, Options(), arguments, "vissl-zoo publish", "Publish a run or an export.")
+    from vissl_zoo.hub import repository as hub
     from vissl_zoo.hub.card import read_record
     from vissl_zoo.hub.export import find_export
-    from vissl_zoo.hub.repository import full_branch, read_evaluation, write_repository
-    from vissl_zoo.hub.upload import check_repo_id, push, require_token
 
-    check_repo_id(flags.repo_id)
+    hub.check_repo_id(flags.repo_id)
     export = find_export(flags.run)
-    evaluation = None if flags.evaluation is None else read_evaluation(flags.evaluation)
+    evaluation = None if flags.evaluation is None else hub.read_evaluation(flags.evaluation)
     if not flags.dry_run:
-        require_token()
+        hub.require_token()
     record = read_record(export)
     if flags.note:
         record = dataclasses.replace(record, note=flags.note)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = write_repository(
+        folder = hub.write_repository(
             export,
             flags.output_dir or Path(temporary) / flags.repo_id.split("/")[1],
             flags.repo_id,
@@ -69,6 +68,6 @@ def main(arguments: list[str]) -> None:
             where = f"written to {folder}; " if flags.output_dir else ""
             print(f"\ndry run: {where}nothing was sent")
             return
-        url = push(folder, flags.repo_id, revision=flags.revision, private=flags.private)
-    whole = f"hf-hub:{flags.repo_id}@{full_branch(flags.revision)}"
+        url = hub.push(folder, flags.repo_id, revision=flags.revision, private=flags.private)
+    whole = f"hf-hub:{flags.repo_id}@{hub.full_branch(flags.revision)}"
     print(f"\n{url}\nwith vissl_zoo: timm.create_model('{whole}', pretrained=True)")

@@ -12,11 +12,10 @@ import pytest
 import timm
 import torch
 
-import vissl_zoo.hub.upload
+import vissl_zoo.hub.repository
 from vissl_zoo.commands import main
 from vissl_zoo.hub import Record, export_model, render_card
-from vissl_zoo.hub.repository import write_repository
-from vissl_zoo.hub.upload import check_repo_id, push
+from vissl_zoo.hub.repository import check_repo_id, push, write_repository
 
 spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
 hub_server = importlib.util.module_from_spec(spec)
@@ -169,7 +168,7 @@ def test_failures_are_one_line(published, hub, exported):
 def test_without_a_token_or_a_network(exported, monkeypatch, capsys):
     """One line each, and the token is asked for before any work is done."""
     publish = ["publish", str(exported[1]), "--repo-id", REPO]
-    monkeypatch.setattr(vissl_zoo.hub.upload, "get_token", lambda: None)
+    monkeypatch.setattr(vissl_zoo.hub.repository, "get_token", lambda: None)
     assert main(publish) == 2
     assert "needs a token" in capsys.readouterr().err
     monkeypatch.undo()
