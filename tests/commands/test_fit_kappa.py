@@ -73,7 +73,7 @@ def test_card_has_the_command_and_the_figures(exported):
     metrics = json.loads((exported / "report" / "metrics.json").read_text())
     assert "vissl-zoo fit-kappa --model test_resnet --random-init" in card
     assert f"| κ | {metrics['uncertainty']['knn']['auroc']['kappa']['value']:.3f} (" in card
-    assert f"{metrics['fit_kappa']['log_likelihood']:.3f} nats" in card
+    assert f"{metrics['fit_kappa']['cross_entropy']:.3f} nats" in card
     assert json.loads((exported / "config.json").read_text())["metrics"]["fit_kappa"]["images"] == 120
 
 
@@ -92,9 +92,9 @@ def test_a_folder_of_photos_without_labels(photos, tmp_path, capsys):
     assert "fitted to 20 images, 2 views of each; on 2 of them" in shown
     assert "AUROC" not in shown
     metrics = json.loads((out / "report" / "metrics.json").read_text())
-    gain = metrics["fit_kappa"]["log_likelihood"] - metrics["fit_kappa"]["constant_log_likelihood"]
+    gain = metrics["fit_kappa"]["constant_cross_entropy"] - metrics["fit_kappa"]["cross_entropy"]
     assert metrics["fit_kappa"]["gain"] == pytest.approx(gain)
-    assert f"with one κ for all: {gain:+.3f}" in shown
+    assert f"{metrics['fit_kappa']['constant_cross_entropy']:.3f} with one κ for all" in shown
     assert (out / "report" / "gallery.png").is_file()
 
 

@@ -31,3 +31,20 @@ def backbone():
         return timm.create_model(name, **{"num_classes": 0, **arguments}).eval()
 
     return backbone
+
+
+@pytest.fixture
+def kinds():
+    """kinds() -> embeddings of images that lie between kinds, and how far."""
+
+    def kinds(images=600, views=4, width=24, count=6, seed=0) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings (N, 1 + V, F) of images between their own and another kind, and how far (N,) in [0, 1]."""
+        rng = np.random.default_rng(seed)
+        centres = rng.standard_normal((count, width))
+        own, other = rng.integers(count, size=(2, images))
+        far = rng.random(images)
+        middle = centres[own] + 0.5 * far[:, None] * (centres[other] - centres[own]) + 5
+        noise = rng.standard_normal((images, 1 + views, width)) * (0.1 + 0.4 * far[:, None, None])
+        return (middle[:, None] + noise).astype(np.float32), far
+
+    return kinds

@@ -8,7 +8,7 @@ import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
 
-QUICK = {"views": 2, "steps": 3, "workers": 1, "progress": False}
+QUICK = {"views": 2, "steps": 15, "workers": 1, "progress": False}
 
 
 @pytest.mark.parametrize("name, size, num_classes", [("test_resnet", 32, 0), ("test_vit", 160, 10)])
@@ -77,7 +77,9 @@ def test_too_few_images(backbone, write_photos, tmp_path):
         vissl_zoo.fit_kappa(backbone(), tmp_path, image_size=32, **QUICK)
 
 
-@pytest.mark.parametrize("options", [{"views": 1}, {"steps": 0}, {"lr": 0.0}, {"kappa_map": "relu"}])
+@pytest.mark.parametrize(
+    "options", [{"views": 1}, {"steps": 0}, {"lr": 0.0}, {"kappa_map": "relu"}, {"target": "luck"}]
+)
 def test_bad_options(backbone, tmp_path, options):
     with pytest.raises(ValueError, match="must be"):
         vissl_zoo.fit_kappa(backbone(), tmp_path, **{**QUICK, **options})

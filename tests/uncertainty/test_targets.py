@@ -1,74 +1,82 @@
-"""The agreement of views against one number at a time, what it does not depend on, and its likelihood."""
+"""Every target on sets whose kinds are known, against one number at a time, and what none may depend on."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from vissl_zoo.distributions import HypersphericalUniform, PowerSpherical
-from vissl_zoo.errors import UserError
-from vissl_zoo.uncertainty import targets as module
-from vissl_zoo.uncertainty.targets import best_constant, log_likelihood, measure_agreement
-
-
-def clusters(images=30, views=4, width=6, noise=0.3, seed=0) -> np.ndarray:
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(images, 1, width, generator=generator)
-    return (centres + noise * torch.randn(images, views, width, generator=generator)).numpy()
+from vissl_zoo.uncertainty.clusterings import Clusterings
+from vissl_zoo.uncertainty.targets import TARGETS
 
 
-def test_is_the_mean_over_the_other_views(monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK", 4 * 6 * 7)  # seven images at a time
-    y = clusters() + 100
-    learnt = np.arange(30) % 5 != 0
-    found = measure_agreement(y, learnt)
-    centred = torch.from_numpy(y).double()
-    centred -= centred[learnt].mean(dim=(0, 1))
-    z = torch.nn.functional.normalize(centred, dim=-1)
-    for n, i in itertools.product(range(30), range(4)):
-        others = [float(torch.log1p(z[n, i] @ z[n, j])) for j in range(4) if j != i]
-        assert float(found.agreement[n, i]) == pytest.approx(sum(others) / 3, abs=1e-5)
-    assert found.spread == pytest.approx(float(centred[learnt].square().mean().sqrt()), rel=1e-6)
-    torch.testing.assert_close(found.mean, torch.from_numpy(y[learnt].mean(axis=(0, 1))))
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_lies_between_kinds_is_less_certain(kinds, name):
+    y, far = kinds()
+    p = TARGETS[name](y, 0)
+    assert p.shape == (600, 5)
+    assert p.dtype == torch.float32
+    assert 0 <= p.min() < p.max() <= 1
+    for column in (p[:, 0], p[:, 1:].mean(dim=1)):
+        assert spearmanr(column, -far).statistic > 0.5
+    assert torch.equal(p, TARGETS[name](y, 0))
 
 
-@pytest.mark.parametrize("scale", [1e-8, 1e4, 1e28])
-def test_scale_changes_nothing(scale):
-    learnt = np.ones(30, dtype=bool)
-    expected = measure_agreement(clusters(), learnt).agreement
-    found = measure_agreement(clusters() * np.float32(scale), learnt).agreement
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", TARGETS)
+def test_scale_and_shift_change_nothing(kinds, name):
+    y, _ = kinds(images=200)
+    torch.testing.assert_close(TARGETS[name](8 * y + 4, 0), TARGETS[name](y, 0), atol=0.03, rtol=0)
 
 
-def test_agreeing_and_opposite_views_stay_finite():
-    y = clusters(noise=0.0)
-    y[0, 1] = -y[0, 0]
-    found = measure_agreement(y, np.ones(30, dtype=bool)).agreement
-    assert torch.isfinite(found).all()
-    torch.testing.assert_close(found[5:], torch.full((25, 4), 2.0).double().log(), atol=1e-4, rtol=0)
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("images", [10, 11])
+def test_a_handful_of_images_and_equal_ones(kinds, name, images):
+    y, _ = kinds(images=images, views=2)
+    assert torch.isfinite(TARGETS[name](y, 0)).all()
+    y[:] = y[:1]
+    y[0, 1] *= -1
+    assert torch.isfinite(TARGETS[name](y, 0)).all()
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-5])
-def test_constant_embeddings_are_refused(noise):
-    y = 1 + noise * np.random.default_rng(0).standard_normal((20, 2, 8)).astype(np.float32)
-    with pytest.raises(UserError, match="nearly the same embedding"):
-        measure_agreement(y, np.ones(20, dtype=bool))
+def test_view_agreement_is_the_mean_cosine_with_the_other_views(kinds, monkeypatch):
+    monkeypatch.setattr("vissl_zoo.uncertainty.view_agreement._CHUNK", 5 * 24 * 7)  # seven images at a time
+    y, _ = kinds(images=30)
+    found = TARGETS["views"](y, 0)
+    z = torch.nn.functional.normalize(torch.from_numpy(y - y[:, 0].mean(axis=0)), dim=-1)
+    for n, i in itertools.product(range(30), range(5)):
+        cosines = [float(z[n, i] @ z[n, j]) for j in range(1, 5) if j != i]
+        assert float(found[n, i]) == pytest.approx(max(0, np.mean(cosines)), abs=1e-5)
 
 
-def test_likelihood_is_the_mean_of_the_distributions():
-    torch.manual_seed(0)
-    x, *others = torch.nn.functional.normalize(torch.randn(4, 50, 12, dtype=torch.float64), dim=-1)
-    kappa = 30 * torch.rand(50, dtype=torch.float64)
-    agreement = torch.stack([torch.log1p((x * z).sum(-1)) for z in others]).mean(0)
-    expected = torch.stack([PowerSpherical(x, kappa).log_prob(z) for z in others]).mean(0)
-    uniform = HypersphericalUniform(12).log_prob(x)
-    torch.testing.assert_close(log_likelihood(kappa, agreement, 12), expected - uniform)
+def test_cluster_agreement_counts_neighbours_and_clusterings(kinds):
+    y, _ = kinds(images=300)
+    found = TARGETS["clusters"](y, 3)
+    made = Clusterings.fit(y[:, 0], 3)
+    _, near = made.neighbours(made.directions(y[:, 0]))
+    cluster = made.clusters(made.directions(y[:, 2]))
+    for n in range(0, 300, 17):
+        shared = [
+            float(cluster[n, r] == made.members[m, r]) for m in near[n] for r in range(len(made.centres))
+        ]
+        assert float(found[n, 2]) == pytest.approx(np.mean(shared), abs=1e-6)
 
 
-@pytest.mark.parametrize("kappa", [0.5, 20.0, 900.0])
-def test_best_constant_finds_kappa(kappa):
-    torch.manual_seed(0)
-    mu = torch.nn.functional.normalize(torch.randn(16, dtype=torch.float64), dim=0)
-    z = PowerSpherical(mu, torch.tensor(kappa, dtype=torch.float64)).sample((20000,))
-    assert best_constant(torch.log1p(z @ mu), 16) == pytest.approx(kappa, rel=0.05)
+def test_no_image_is_its_own_neighbour_and_neither_is_a_copy(kinds):
+    y, _ = kinds(images=200)
+    y[7] = y[3]
+    made = Clusterings.fit(y[:, 0], 0)
+    cosine, near = made.neighbours(made.directions(y[:, 0]))
+    assert near.shape == (200, 20)
+    assert (near != torch.arange(200)[:, None]).all(dim=1)[[i for i in range(200) if i not in (3, 7)]].all()
+    assert cosine.max() < 1
+    expected = made.bank @ made.bank.T
+    expected.fill_diagonal_(-1)
+    np.testing.assert_allclose(cosine[0], expected[0].topk(20).values.mean(), atol=1e-5)
+
+
+def test_a_large_set_is_sampled(kinds, monkeypatch):
+    monkeypatch.setattr("vissl_zoo.uncertainty.clusterings.BANK", 150)
+    y, far = kinds(images=400)
+    assert len(Clusterings.fit(y[:, 0], 0).bank) == 150
+    assert spearmanr(TARGETS["clusters"](y, 0)[:, 0], -far).statistic > 0.4

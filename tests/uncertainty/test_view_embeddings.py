@@ -1,4 +1,4 @@
-"""Embeddings of views are the model's own, in memory and on disk, and what cannot be kept or read is said."""
+"""Embeddings of images and of their views are the model's own, in memory and on disk, and the rest is said."""
 
 import shutil
 
@@ -9,7 +9,7 @@ import torch
 import vissl_zoo
 from vissl_zoo.data import open_images, open_store
 from vissl_zoo.errors import UserError
-from vissl_zoo.inference import RowViews
+from vissl_zoo.inference import RowViews, embed_all
 from vissl_zoo.uncertainty.view_embeddings import embed_views
 from vissl_zoo.views import ViewPipeline
 
@@ -24,6 +24,7 @@ def test_are_the_models_own_embeddings(backbone, write_photos, tmp_path, name, s
     render = RowViews(ViewPipeline(size, standard=3, seed=4, mean=mean, std=std))
     with torch.inference_mode():
         expected = [plain(view) for view in render(batch.images, batch.sizes, np.arange(12))]
+    expected.insert(0, torch.from_numpy(embed_all(plain, table, size, exact=True).embedding))
     model = vissl_zoo.add_kappa_head(backbone(name), plain.num_features)
     found = embed_views(model, table, size, views=3, seed=4, exact=True)
     assert found.dtype == np.float32

@@ -25,6 +25,9 @@ class Options:
     """Where the export (config.json, model.safetensors, README.md) and its report/ go."""
     random_init: bool = False
     """Leave the backbone's weights random, for a floor to compare with."""
+    target: Literal["clusters", "neighbours", "views"] = "clusters"
+    """What κ is fitted to: how often an image shares a cluster with its neighbours, how many neighbours its views keep,
+    or how near its views lie."""
     views: Annotated[int, Within(2)] = 8
     """Augmented views of each image, 2 or more; the time is proportional to them."""
     limit: OptionalCount = None
@@ -35,7 +38,7 @@ class Options:
     """How the κ head's output becomes positive."""
     kappa_hidden: OptionalCount = None
     """Width of the κ head; by default the embedding's, 256 at most."""
-    steps: Count = 1500
+    steps: Count = 600
     """Steps of the fit; the best on held-out images is kept."""
     lr: Fraction = 1e-3
     """Learning rate of the fit."""
@@ -49,12 +52,12 @@ class Options:
     """Of every random choice."""
 
 
-FIT_FLAGS = ("views", "kappa_map", "kappa_hidden", "steps", "lr", "exact", "seed")
+FIT_FLAGS = ("target", "views", "kappa_map", "kappa_hidden", "steps", "lr", "exact", "seed")
 
 
 def main(arguments: list[str]) -> None:
     """Run the subcommand; a UserError is one line about the model, the data or a flag."""
-    about = "Fit a κ head to how well views of unlabelled images agree; the backbone stays as it is."
+    about = "Fit a κ head to unlabelled images, by how well each of them is recognised; the backbone stays as it is."
     flags = parse_flags(Options, Options(), arguments, "vissl-zoo fit-kappa", about)
     from vissl_zoo.cpu.device import take_device
     from vissl_zoo.evaluation.evaluation_run import clear_results

@@ -1,4 +1,4 @@
-"""κ for any backbone: freeze it, see how well views of an image agree, and fit a κ head to that. No label is used."""
+"""κ for any backbone: freeze it, estimate how well each image is recognised, and fit κ to that. No label is used."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from vissl_zoo.models import add_kappa_head
 from vissl_zoo.models.representation import embedding_width
 from vissl_zoo.networks.kappa_head import KappaHead
 from vissl_zoo.uncertainty.head_fit import fit_head, held_out_rows
-from vissl_zoo.uncertainty.targets import measure_agreement
+from vissl_zoo.uncertainty.targets import TARGETS
 from vissl_zoo.uncertainty.view_embeddings import MEMORY_LIMIT, embed_views
 
 FEWEST = 10  # images; a tenth of them, one at least, chooses the step
 HELD_OUT = 0.1
-WIDEST = (
-    256  # hidden layer of the head: with 2,048 features as many more would cost minutes, and win no AUROC
-)
+WIDEST = 256  # hidden layer of the head: 1,024 won no AUROC
 _logger = logging.getLogger(__name__)
 
 
@@ -32,11 +30,12 @@ def fit_kappa(
     model: nn.Module,
     images: str | os.PathLike | ImageTable,
     *,
+    target: str = "clusters",
     views: int = 8,
     image_size: int | None = None,
     kappa_map: str = "exp",
     kappa_hidden: int | None = None,
-    steps: int = 1500,
+    steps: int = 600,
     lr: float = 1e-3,
     exact: bool = False,
     seed: int = 0,
@@ -49,13 +48,14 @@ def fit_kappa(
         model = vissl_zoo.fit_kappa(timm.create_model("resnet50", pretrained=True, num_classes=0), "photos/")
         embedding, kappa, uncertainty = model.represent(x)
 
-    Views of each image are embedded once. κ = head(y_i) is fitted to how well the direction of one view predicts
-    those of the others, by the likelihood of a Power Spherical distribution (Nakamura et al. 2023, Eq. 33) on the
-    sphere of the centred embeddings; d is their width.
+    Each image and its views are embedded once. A target says, without labels, with which chance p the kind of an
+    image is recognised. κ = head(y) is fitted to p by cross-entropy, so the uncertainty (d-1)/(d-1+κ) estimates 1 - p;
+    d is the embeddings' width.
 
     Args:
         model: any timm model with pooled features; it keeps its class and heads, and is put in evaluation mode.
         images: what `open_images` takes, of which the split "train" is read, or an opened table.
+        target: "clusters", "neighbours" or "views", see `targets`.
         views: V >= 2 random views of each image.
         image_size: side of the views in pixels; by default the model's own.
         kappa_map: "exp" or "softplus", see `KappaHead`.
@@ -77,6 +77,8 @@ def fit_kappa(
         UserError: there are too few readable images, or the embeddings are not finite or all the same.
         ValueError: an option is out of range.
     """
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
     if views < 2 or steps < 1 or not lr > 0:
         raise ValueError(f"views must be at least 2, steps and lr positive: {views}, {steps}, {lr}")
     fitted = _with_fresh_head(model, kappa_map, kappa_hidden, seed)
@@ -95,15 +97,15 @@ def fit_kappa(
     if len(embeddings) < FEWEST:
         raise UserError(f"κ can be fitted to {FEWEST} images or more; {len(embeddings)} can be read")
     learnt = held_out_rows(len(embeddings), HELD_OUT, seed)
-    targets = measure_agreement(embeddings, learnt)
     own = cast(KappaHead, fitted.kappa_head)
     head = copy.deepcopy(own).to("cpu", torch.float32)
     with torch.enable_grad():
-        fit = fit_head(head, embeddings, targets, learnt, steps=steps, lr=lr, seed=seed, progress=progress)
+        aims = TARGETS[target](embeddings, seed)
+        fit = fit_head(head, embeddings, aims, learnt, steps=steps, lr=lr, seed=seed, progress=progress)
     own.load_state_dict(head.state_dict())
-    if fit.log_likelihood <= fit.constant_log_likelihood:
+    if fit.cross_entropy >= fit.constant_cross_entropy:
         _logger.warning("κ(x) is worth no more than one κ for all on the held-out images: give more images")
-    fitted.__dict__["kappa_fit"] = fit
+    fitted.__dict__["kappa_fit"] = fit._replace(target=target)
     return fitted
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of several augmented views of each image, in memory or, where they are many, in a file."""
+"""Embeddings of each image and of several augmented views of it, in memory or, where they are many, in a file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embed_views(
     memory_limit: int = MEMORY_LIMIT,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Embeddings (N, V, F) float32 of V views of every readable image of the table, in its order.
+    """Embeddings (N, 1 + V, F) float32 of every readable image of the table, in its order, and of V views of each.
 
     The views are SimSiam's augmentation, normalised as the model's own configuration says.
 
@@ -52,9 +52,9 @@ def embed_views(
     tally = BadImageTally(table.path, 1.0)
     kept, count, broken = None, 0, 0
     options: dict[str, Any] = {"exact": exact, "workers": workers, "progress": progress}
-    for batch in embed(model, table, image_size, views=pipeline, **options):
+    for batch in embed(model, table, image_size, views=pipeline, clean=True, **options):
         if kept is None:
-            kept = _room((len(table), views, batch.embedding.shape[-1]), memory_limit)
+            kept = _room((len(table), 1 + views, batch.embedding.shape[-1]), memory_limit)
         readable = batch.sizes[:, 0] > 0
         for place in np.flatnonzero(~readable):
             row = int(batch.rows[place])

@@ -1,7 +1,7 @@
 """What a fitted κ is worth on images that the fit has not seen, beside scores that need no training.
 
-With labels: AUROC for the correctness of kNN, by the protocols of `vissl-zoo evaluate`. Without: nats of likelihood
-that κ(x) wins over one κ for all, and the rank correlation of κ with the agreement of views.
+With labels: AUROC for the correctness of kNN, by the protocols of `vissl-zoo evaluate`. Without: nats of cross-entropy
+that κ(x) wins over one κ for all, and the rank correlation of κ with the target p.
 """
 
 from __future__ import annotations
@@ -53,19 +53,20 @@ def sample(table: ImageTable, limit: int, seed: int) -> ImageTable:
 
 
 def fit_figures(model: nn.Module) -> dict[str, Any]:
-    """What the fit says of itself, on its held-out images: `fit_kappa.*` of metrics.json; log-likelihoods in nats."""
+    """What the fit says of itself, on its held-out images: `fit_kappa.*` of metrics.json; cross-entropies in nats."""
     fit = cast(Fit, model.kappa_fit)
-    ranks = correlation(fit.kappa, fit.agreement, ranks=True)
+    ranks = correlation(fit.kappa, fit.aim, ranks=True)
     return {
         "images": fit.images,
         "held_out_images": fit.held_out,
         "views": fit.views,
         "dim": cast(KappaHead, model.kappa_head).latent_dim,
         "step": fit.step,
-        "log_likelihood": fit.log_likelihood,
-        "constant_log_likelihood": fit.constant_log_likelihood,
-        "gain": fit.log_likelihood - fit.constant_log_likelihood,
-        "spearman_agreement": None if ranks is None else ranks.value,
+        "target": fit.target,
+        "cross_entropy": fit.cross_entropy,
+        "constant_cross_entropy": fit.constant_cross_entropy,
+        "gain": fit.constant_cross_entropy - fit.cross_entropy,
+        "spearman_target": None if ranks is None else ranks.value,
     }
 
 
@@ -118,13 +119,13 @@ def measure(
 def summary(metrics: dict[str, Any], measured_on: str) -> str:
     """The metrics, nested, as a table to print; `measured_on` says which images they were measured on."""
     fit = metrics["fit_kappa"]
-    ranks = fit["spearman_agreement"]
+    ranks = fit["spearman_target"]
     lines = [
         f"fitted to {fit['images']} images, {fit['views']} views of each; on {fit['held_out_images']} of them, held "
         "out but for the choice of the step:",
-        f"  log-likelihood of a view, in nats: {fit['log_likelihood']:.3f} with a κ for each image, "
-        f"{fit['constant_log_likelihood']:.3f} with one κ for all: {fit['gain']:+.3f}",
-        f"  Spearman of κ with the agreement of views: {'undefined' if ranks is None else f'{ranks:.3f}'}",
+        f"  cross-entropy with the target, in nats: {fit['cross_entropy']:.3f} with a κ for each image, "
+        f"{fit['constant_cross_entropy']:.3f} with one κ for all",
+        f"  Spearman of κ with the target: {'undefined' if ranks is None else f'{ranks:.3f}'}",
     ]
     _, areas = auroc_table(metrics)
     if areas:
@@ -136,9 +137,9 @@ def summary(metrics: dict[str, Any], measured_on: str) -> str:
 def card_record(fit: Fit, loaded: Loaded, data: str, command: str) -> Record:
     """How the model came to be, for its card."""
     note = (
-        f"The weights of {loaded.name} are unchanged. κ alone was fitted, without labels, to how well {fit.views} "
-        f"augmented views of an image agree. On {fit.held_out} of the {fit.images} images, held out from the fit but "
-        f"for the choice of its step, the log-likelihood of a view given another is {fit.log_likelihood:.3f} nats over "
-        f"the uniform distribution, and {fit.constant_log_likelihood:.3f} nats with one κ for all images."
+        f"The weights of {loaded.name} are unchanged. κ alone was fitted, without labels, to the target "
+        f"`{fit.target}` on {fit.images} images and {fit.views} augmented views of each. On {fit.held_out} of the "
+        f"images, held out but for the choice of the step, the cross-entropy with the target is "
+        f"{fit.cross_entropy:.3f} nats, and {fit.constant_cross_entropy:.3f} nats with one κ for all images."
     )
     return Record(f"the embedding of {loaded.name}", data, loaded.image_size, command, note)
