@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from vissl_zoo.evaluation import measures
 from vissl_zoo.evaluation.measures import (
-    _resampled_aurocs,
+    resampled_aurocs,
     aurc,
     auroc_with_p,
     excess_aurc,
@@ -63,7 +63,7 @@ def test_bootstrapped_aurocs_are_those_of_the_drawn_images(score, correct, monke
         "bootstrap",
         lambda data, statistic, **o: real(data, lambda i, axis: drawn.extend(i) or statistic(i, axis), **o),
     )
-    found = _resampled_aurocs(score, correct, 30, seed=3)
+    found = resampled_aurocs(score, correct, 30, seed=3)
     order = np.argsort(score, kind="stable")  # it draws places in the sorted order
     expected = [
         roc_auc_score(correct[i], score[i]) if 0 < correct[i].sum() < len(i) else np.nan

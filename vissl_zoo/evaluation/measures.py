@@ -68,7 +68,7 @@ def auroc_with_p(
         return None
     value = roc_auc_score(correct, confidence)
     p_value = _p_of_sum(rankdata(confidence), correct, shuffles, seed)
-    drawn = _resampled_aurocs(confidence, correct, resamples, seed)
+    drawn = resampled_aurocs(confidence, correct, resamples, seed)
     drawn = drawn[np.isfinite(drawn)]
     # Only of a tiny set can no draw at all have both kinds; then nothing narrows the interval.
     low, high = np.quantile(drawn, INTERVAL) if len(drawn) else (0.0, 1.0)
@@ -154,7 +154,7 @@ def _p_of_sum(x: np.ndarray, correct: np.ndarray, shuffles: int, seed: int) -> f
     return float(found.pvalue)
 
 
-def _resampled_aurocs(confidence: np.ndarray, correct: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def resampled_aurocs(confidence: np.ndarray, correct: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """AUROCs (resamples,) of draws of N images with replacement; NaN where a draw lacks one of the two kinds.
 
     No draw is sorted: the images are sorted once, and a draw gives each a weight.

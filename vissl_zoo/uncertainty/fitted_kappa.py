@@ -7,6 +7,7 @@ import logging
 import os
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -81,7 +82,7 @@ def fit_kappa(
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
     if views < 2 or steps < 1 or not lr > 0:
         raise ValueError(f"views must be at least 2, steps and lr positive: {views}, {steps}, {lr}")
-    fitted = _with_fresh_head(model, kappa_map, kappa_hidden, seed)
+    fitted = with_fresh_head(model, kappa_map, kappa_hidden, seed)
     table = images if isinstance(images, ImageTable) else open_images(images)
     embeddings = embed_views(
         fitted,
@@ -94,22 +95,49 @@ def fit_kappa(
         memory_limit=memory_limit,
         progress="embedding views" if progress else None,
     )
+    return fit_to_embeddings(
+        fitted, embeddings, target=target, steps=steps, lr=lr, seed=seed, progress=progress
+    )
+
+
+def fit_to_embeddings(
+    model: nn.Module,
+    embeddings: np.ndarray,
+    *,
+    target: str = "clusters",
+    steps: int = 600,
+    lr: float = 1e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> nn.Module:
+    """Fit the κ head of a model, which is a fresh one, to embeddings of images and their views; returns the model.
+
+    Args:
+        model: of `with_fresh_head`.
+        embeddings: (N, 1 + V, F) float32, of the clean image first.
+        target, steps, lr, seed, progress: as for `fit_kappa`.
+
+    Raises:
+        UserError: there are too few images, or the embeddings are all the same.
+    """
     if len(embeddings) < FEWEST:
         raise UserError(f"κ can be fitted to {FEWEST} images or more; {len(embeddings)} can be read")
-    learnt = held_out_rows(len(embeddings), HELD_OUT, seed)
-    own = cast(KappaHead, fitted.kappa_head)
+    own = cast(KappaHead, model.kappa_head)
     head = copy.deepcopy(own).to("cpu", torch.float32)
+    learnt = held_out_rows(len(embeddings), HELD_OUT, seed)
     with torch.enable_grad():
         aims = TARGETS[target](embeddings, seed)
         fit = fit_head(head, embeddings, aims, learnt, steps=steps, lr=lr, seed=seed, progress=progress)
     own.load_state_dict(head.state_dict())
     if fit.cross_entropy >= fit.constant_cross_entropy:
         _logger.warning("κ(x) is worth no more than one κ for all on the held-out images: give more images")
-    fitted.__dict__["kappa_fit"] = fit._replace(target=target)
-    return fitted
+    model.__dict__["kappa_fit"] = fit._replace(target=target)
+    return model
 
 
-def _with_fresh_head(model: nn.Module, kappa_map: str, kappa_hidden: int | None, seed: int) -> nn.Module:
+def with_fresh_head(
+    model: nn.Module, kappa_map: str = "exp", kappa_hidden: int | None = None, seed: int = 0
+) -> nn.Module:
     """A model of the same modules, but for a κ head of its own; the given one keeps its class and its head."""
     fitted = copy.copy(model)
     fitted._modules = model._modules.copy()  # else the head would be added to both
