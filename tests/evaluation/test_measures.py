@@ -11,10 +11,10 @@ from sklearn.metrics import roc_auc_score
 
 from vissl_zoo.evaluation import measures
 from vissl_zoo.evaluation.measures import (
-    resampled_aurocs,
     aurc,
     auroc_with_p,
     excess_aurc,
+    resampled_aurocs,
     risk_coverage,
     slope_p,
 )

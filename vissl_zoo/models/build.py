@@ -78,7 +78,7 @@ def build_model(
     given = _given_head_args(defaults, kwargs)
     row = row_of(cfg)
     stored = dict(row.model_args) if row else {}
-    kwargs = {**{k: v for k, v in stored.items() if k not in defaults}, **kwargs}
+    kwargs = {**{k: v for k, v in stored.items() if k not in (*defaults, "backbone")}, **kwargs}
     num_classes = int(cfg.get("num_classes") or 0) if num_classes is None else num_classes
     if features_only:
         num_classes, kappa_head = 0, False

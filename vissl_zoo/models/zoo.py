@@ -16,6 +16,7 @@ from torch import nn
 from vissl_zoo.models.backbones import backbone_cfg, unknown_name
 from vissl_zoo.models.build import build_model
 from vissl_zoo.models.pretrained_cfg import with_shipped
+from vissl_zoo.weights import shipped
 
 BACKBONES = {
     "resnet18": "ResNet-18: embedding (B, 512)",
@@ -50,7 +51,9 @@ def register_method(name: str, title: str, head_defaults: Mapping[str, Any]) -> 
 def _register_generic(
     name: str, about: str, head_defaults: Mapping[str, Any], own_statistics: bool = False
 ) -> None:
-    def entrypoint(pretrained: bool = False, backbone: str = _DEFAULT_BACKBONE, **kwargs):
+    def entrypoint(pretrained: bool = False, backbone: str | None = None, **kwargs):
+        row = shipped().get(f"{name}.{kwargs.get('pretrained_cfg')}")
+        backbone = backbone or (row.model_args["backbone"] if row else _DEFAULT_BACKBONE)
         if own_statistics and not kwargs.get("pretrained_cfg"):
             kwargs["pretrained_cfg"] = backbone_cfg(backbone, own_statistics=True)
         return build_model(name, backbone, pretrained, True, head_defaults, **kwargs)
