@@ -2,7 +2,8 @@
 
 from vissl_zoo.inference.crop import CentralCrop, central_crop
 from vissl_zoo.inference.embed import Embedded, RowViews, Views, concatenate, embed, embed_all
-from vissl_zoo.inference.feature_cache import cached_features, model_hash
+from vissl_zoo.inference.feature_cache import cached_features
+from vissl_zoo.inference.hashing import model_hash
 from vissl_zoo.inference.loading import Loaded, ModelOrName, load_model, open_tables
 
 __all__ = [

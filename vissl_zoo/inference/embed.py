@@ -218,7 +218,10 @@ def _embed(run: _Run, rows: np.ndarray, progress: str | None) -> Iterator[Embedd
     model.eval()
     bar = tqdm(total=len(rows), desc=progress, unit="image", disable=progress is None, leave=False)
     try:
-        forward = exact_forward(model) if run.exact else fast_forward(model, run.crop.size)
+        if run.exact:
+            forward = exact_forward(model)
+        else:
+            forward = fast_forward(model, run.crop.size, count * len(rows))
         for decoded in _decode_ahead(run, batches, canvas):
             said: Any = _in_parts(forward, _rendered(run, decoded, device), run.size, fill_up=run.exact)
             if views is not None:

@@ -13,25 +13,13 @@ from torch import nn
 
 from vissl_zoo.data import ImageTable, cache_folder
 from vissl_zoo.errors import UserError
-from vissl_zoo.inference.crop import central_crop
 from vissl_zoo.inference.embed import Embedded, embed_all
+from vissl_zoo.inference.hashing import model_hash
 from vissl_zoo.models import Representation
 from vissl_zoo.output import write_whole
 
 EXTRACTION = 3  # to be raised when `embed_all` comes to see the images in another way
 _logger = logging.getLogger(__name__)
-
-
-def model_hash(model: nn.Module) -> str:
-    """Sixteen hex digits of the SHA-256 of the architecture and of all parameters and buffers.
-
-    The printed modules are part of it: two models may share every tensor and differ in an activation or in d.
-    """
-    digest = hashlib.sha256(f"{model!r} {central_crop(model)}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def cached_features(

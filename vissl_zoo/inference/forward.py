@@ -1,7 +1,8 @@
 """How a model is run over images: exactly, or the fast way that its device is made for.
 
-The fast way is a copy in channels-last with batch normalisation folded into the convolutions, in bfloat16 where the
-device computes in it. κ and uncertainty are computed in float32 from the embedding in any case.
+The fast way on a CPU is OpenVINO, where it is installed and the images are many. Else it is a copy in channels-last
+with batch normalisation folded into the convolutions. Both compute in bfloat16 where the device does. κ and
+uncertainty are computed in float32 from the embedding in any case.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +19,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vissl_zoo.errors import first_line
+from vissl_zoo.inference.hashing import model_hash
+from vissl_zoo.inference.runtime import may_run, openvino_trunk
 from vissl_zoo.models import Representation
-from vissl_zoo.models.representation import HEAD_NAMES
+from vissl_zoo.models.representation import HEAD_NAMES, RepresentationMixin, certainty, with_heads
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 
 Forward = Callable[[Tensor], Representation]
 """Normalised images (B, 3, s, s) float32 -> what the model says of them, in float32; κ and uncertainty are None for a
 model without a κ head. The weights are those that the model had when the way was made."""
 
+_UNKNOWN: Any = None  # κ and uncertainty of a model without a κ head
 _logger = logging.getLogger(__name__)
 
 
@@ -41,23 +46,66 @@ def exact_forward(model: nn.Module) -> Forward:
     return call
 
 
-def fast_forward(model: nn.Module, image_size: int) -> Forward:
+def fast_forward(model: nn.Module, image_size: int, count: int = 0) -> Forward:
     """A copy of the model that is made to be fast; the model itself where it is not float32 or no copy runs.
 
     Args:
         model: in evaluation mode.
         image_size: side of the images in pixels, at which the copy is tried.
+        count: how many images are to come, views counted singly. A few hundred of 224 pixels are worth a conversion.
     """
     parameter = next(model.parameters())
     if parameter.dtype != torch.float32:
         return exact_forward(model)
-    try:
-        call = folded(model, bfloat16=bfloat16_is_native(parameter.device))
-        call(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
-    except Exception as error:  # a model may refuse to be copied, or an operation of it to run in bfloat16
-        _logger.info("the model is run as it is: %s", first_line(error))
-        return exact_forward(model)
-    return call
+    bfloat16 = bfloat16_is_native(parameter.device)
+    ways: list[partial[Any]] = [partial(folded, model, bfloat16=bfloat16)]
+    if parameter.device.type == "cpu":
+        ways.insert(0, partial(_converted, model, image_size, count, bfloat16))
+    for way in ways:
+        try:
+            if call := way():
+                call(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
+                return call
+        except (
+            Exception
+        ) as error:  # a model may refuse to be copied, or an operation of it to run in bfloat16
+            _logger.info("the model cannot be %s: %s", way.func.__name__.strip("_"), first_line(error))
+    return exact_forward(model)
+
+
+def _converted(model: Any, image_size: int, count: int, bfloat16: bool) -> Forward | None:
+    """The trunk by OpenVINO and the heads by torch; None where that is not the better way."""
+    pixels = count * image_size**2
+    has_kappa = getattr(model, "kappa_head", None) is not None
+    if not may_run(pixels) or (has_kappa and not isinstance(model, RepresentationMixin)):
+        return None  # one that has κ and is none of ours has a `represent` of its own
+    trunk, heads = _Trunk(copy.deepcopy(model).eval()), None
+    if has_kappa:
+        heads = trunk.body.kappa_head, trunk.body.prototype_head
+        with_heads(trunk.body, None)  # another κ for the same trunk needs no other conversion
+    call = openvino_trunk(trunk, model_hash(trunk.body), image_size, pixels, bfloat16)
+    if call is None:
+        return None
+
+    @torch.inference_mode()
+    def forward(x: Tensor) -> Representation:
+        embedding = call(x)
+        if heads is None:
+            return Representation(embedding, _UNKNOWN, _UNKNOWN)
+        return certainty(embedding, *heads)
+
+    return forward
+
+
+class _Trunk(nn.Module):
+    """Images -> embeddings, without the classifier."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _embedding(self.body, x)
 
 
 def folded(model: nn.Module, *, bfloat16: bool) -> Forward:
@@ -111,9 +159,10 @@ def _represent(model: Any, x: Tensor) -> Representation:
         x = x.to(next(model.parameters()).dtype)
     if getattr(model, "kappa_head", None) is not None:
         return Representation(*(part.float() for part in model.represent(x)))
+    return Representation(_embedding(model, x).float(), _UNKNOWN, _UNKNOWN)
+
+
+def _embedding(model: Any, x: Tensor) -> Tensor:
     if getattr(model, "num_classes", 0) and hasattr(model, "forward_head"):  # what the classifier is given
-        embedding = model.forward_head(model.forward_features(x), pre_logits=True)
-    else:
-        embedding = model(x)
-    unknown: Any = None
-    return Representation(embedding.float(), unknown, unknown)
+        return model.forward_head(model.forward_features(x), pre_logits=True)
+    return model(x)

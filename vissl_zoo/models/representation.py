@@ -68,12 +68,7 @@ class RepresentationMixin:
                 "or kappa_head=True (and pooling on), or call vissl_zoo.add_kappa_head(model) and train it"
             )
         embedding = self.forward_head(self.forward_features(x), pre_logits=True)
-        kappa = self.kappa_head(embedding)
-        if self.prototype_head is None:
-            uncertainty = self.kappa_head.uncertainty(kappa)
-        else:
-            uncertainty = self.prototype_head.uncertainty(embedding)
-        return Representation(embedding, kappa, uncertainty)
+        return certainty(embedding, self.kappa_head, self.prototype_head)
 
     def reset_classifier(self, num_classes, global_pool=None, *args, kappa_head=False, **kwargs):
         """Replace the classifier as timm does, and drop the heads of a model that is to be fine-tuned.
@@ -100,6 +95,16 @@ class RepresentationMixin:
         """Copy and pickle by naming timm's class, since ours is made when it is needed."""
         _, _, *state = super().__reduce_ex__(2)
         return (_new_instance, (self.timm_class,), *state)
+
+
+def certainty(embedding: Tensor, kappa_head: Any, prototype_head: Any) -> Representation:
+    """What a model's heads say of embeddings (B, F); `prototype_head` may be None."""
+    kappa = kappa_head(embedding)
+    if prototype_head is None:
+        uncertainty = kappa_head.uncertainty(kappa)
+    else:
+        uncertainty = prototype_head.uncertainty(embedding)
+    return Representation(embedding, kappa, uncertainty)
 
 
 @cache
