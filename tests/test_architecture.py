@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "recipes": {"cli"},
     "inference": {"networks", "models", "data", "views", "hub"},
     "evaluation": {"cli", "inference", "models", "data", "views"},
-    "photos": {"data", "views", "inference", "evaluation", "cpu"},
+    "photos": {"data", "models", "views", "inference", "evaluation", "uncertainty", "cpu"},
     "uncertainty": {
         "distributions",
         "networks",

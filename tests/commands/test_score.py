@@ -257,7 +257,7 @@ def test_stopped_in_the_middle(run_command, small_export, photos, tmp_path, monk
 def test_work_of_other_settings_is_not_mixed_in(run_command, small_export, photos, tmp_path):
     output = tmp_path / "s.parquet"
     with unfinished.Unfinished(output, {"model_hash": "other"}) as work:
-        work.add([unfinished.Row(str(photos / "00.jpg"), 1, 1.0, 0.5, 3, 4, None)])
+        work.add([unfinished.Row(str(photos / "00.jpg"), 1, 1.0, 0.5, 0.5, 3, 4, None)])
     outcome = run_command("score", photos, "--model", small_export, "--output", output)
     assert outcome.code == 0, outcome.err
     assert "left by another model or other settings" in outcome.err
@@ -276,11 +276,16 @@ def test_a_file_of_others_in_the_place_of_the_work_is_one_line(run_command, smal
 def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
     plain = timm.create_model("test_resnet", pretrained=False, num_classes=0)
     timm.models._hub.save_for_hf(plain, tmp_path / "plain", safe_serialization=True)
-    outcome = run_command("score", photos, "--model", tmp_path / "plain", "--output", tmp_path / "s.parquet")
+    arguments = ("score", photos, "--model", tmp_path / "plain", "--output", tmp_path / "s.parquet")
+    outcome = run_command(*arguments, "--no-fit")
     assert outcome.code == 2
     assert "no κ head" in outcome.err
     assert "fit-kappa" in outcome.err
     assert not list(tmp_path.glob("s.parquet*"))
+    outcome = run_command(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "κ was fitted to" in outcome.err
+    assert min(pq.read_table(tmp_path / "s.parquet")["kappa"].to_pylist()[:5]) > 0
 
 
 @pytest.mark.parametrize(
@@ -289,11 +294,11 @@ def test_without_a_kappa_head(run_command, photos, tmp_path, monkeypatch):
         ([""], "PATH is empty"),
         (["no*.jpg"], "no file matches"),
         (["{empty}"], "no image"),
-        (["{photos}"], "--model"),
         (["{photos}", "--model", "no_such_model"], "no_such_model"),
         (["{photos}", "--gallery", "g.png"], "--gallery"),
         (["{photos}", "--embeddings", "e.csv"], "--embeddings"),
-        (["{photos}", "--views", "2"], "--views"),  # κ is of one clean view
+        (["{photos}", "--views", "-1"], "--views"),
+        (["{photos}", "--views", "2"], "200 images or more"),
         (["{photos}", "--batch-size", "0"], "--batch-size"),
         (["{photos}", "--to", "nothing"], "nothing"),
         (["{photos}", "--to-file", "x.json"], "--to"),

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from vissl_zoo.cli import OptionalCount, Paths, Required, Within, parse_flags
+from vissl_zoo.cli import OptionalCount, Paths, Within, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file, short_number
 from vissl_zoo.photos.inputs import find_inputs
@@ -27,17 +27,28 @@ class Options:
 
     paths: Paths = ()
     """Folders, globs, image files, parquet files, or Hub data sets (org/name), any number of them."""
-    model: Required = ""
-    """A run folder, an export folder or a registered name; it must have a κ head (see `fit-kappa`)."""
+    model: str | None = None
+    """A run folder, an export folder, a registered name or any name of timm; by default EfficientNet-Lite0, which has
+    seen ImageNet. That one, and a model without κ, get a κ that is fitted to the images first."""
     output: str = "scores.parquet"
-    """The table, .parquet, .csv or .jsonl: path, kappa, uncertainty, percentile, width, height, error, model,
-    model_hash; one row an image, also for one that cannot be read. percentile is the rank of the uncertainty among
-    these images, from 0, the most certain, to 100, the least. Called again, the command scores only what is missing or
-    has changed (a finished .csv or .jsonl is scored anew)."""
+    """The table, .parquet, .csv or .jsonl: path, kappa, uncertainty, set_uncertainty, percentile, width, height,
+    error, model, model_hash; one row an image, also for one that cannot be read. set_uncertainty is what 200 images or
+    more say of one of them. percentile is its rank, or that of the uncertainty, from 0, the most certain, to 100, the
+    least. Called again, the command scores only what is missing or has changed (a finished .csv or .jsonl is scored
+    anew)."""
     gallery: str | None = None
     """Also write a page, .html, of the most and least certain images; it needs no network."""
     embeddings: str | None = None
     """Also write the embeddings, .npy: float32 (N, F), row by row those of the table, NaN where an image failed."""
+    fit: bool = True
+    """Fit to the images first where they are 200 or more, which takes as long as to score 10,000 at most. The fit lies
+    beside the table and is used again."""
+    set_uncertainty: bool = False
+    """Ask the whole set with --exact, too."""
+    refit: bool = False
+    """Fit anew."""
+    views: Annotated[int, Within(0)] = 0
+    """Random views of each image that set_uncertainty looks at besides; each costs as much as the image itself."""
     exact: bool = False
     """Decode at full size and compute in float32, for numbers that do not depend on the machine's fastest way, but
     for the last digit of κ on the batch size."""
@@ -69,12 +80,16 @@ def main(arguments: list[str]) -> None:
     export = export_file(options.to, options.to_file, output)
     if options.to is not None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
-    from vissl_zoo.photos.scoring import open_model, score_inputs
+    from vissl_zoo.photos.scoring import fit_to_inputs, score_inputs
 
-    loaded = open_model(options.model, options.image_size)
+    fitted = fit_to_inputs(
+        options.model, inputs, image_size=options.image_size, output=output, fit=options.fit,
+        set_uncertainty=options.set_uncertainty, refit=options.refit, views=options.views, exact=options.exact,
+        workers=options.workers,
+    )  # fmt: skip
     table, features = score_inputs(
-        loaded, inputs,
-        output=output, embeddings_output=embeddings, exact=options.exact,
+        fitted, inputs,
+        output=output, embeddings_output=embeddings, views=options.views, exact=options.exact,
         batch_size=options.batch_size, workers=options.workers,
     )  # fmt: skip
     if gallery is not None:

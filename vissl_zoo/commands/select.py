@@ -79,7 +79,7 @@ def open_scores(options: Options) -> tuple[pd.DataFrame, np.ndarray | None]:
             return table, read_embeddings(options.embeddings, table, f"--order {options.order}")
         return table, None
     from vissl_zoo.photos.inputs import find_inputs
-    from vissl_zoo.photos.scoring import open_model, score_inputs
+    from vissl_zoo.photos.scoring import fit_to_inputs, score_inputs
 
     inputs = find_inputs([options.scores])
-    return score_inputs(open_model(options.model), inputs, embeddings=True)
+    return score_inputs(fit_to_inputs(options.model, inputs), inputs, embeddings=True)

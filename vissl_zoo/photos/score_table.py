@@ -1,8 +1,9 @@
 """Tables of scores: a DataFrame with one row an image, and the files that hold it, .parquet, .csv or .jsonl.
 
-`COLUMNS` are those of `score`. A subset adds `row`, an image's row in the embeddings of the whole set, and `dedup`
-adds `group`, `kept` and `cosine`. Columns of others are carried along. `table.attrs` holds "folder", against which
-relative paths are meant, and "images", how many the whole set has.
+`COLUMNS` are those of `score`, which adds `set_uncertainty` where it asked the whole set. A subset adds `row`, an
+image's row in the embeddings of the whole set, and `dedup` adds `group`, `kept` and `cosine`. Columns of others are
+carried along. `table.attrs` holds "folder", against which relative paths are meant, and "images", how many the whole
+set has.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TABLES = (".parquet", ".csv", ".jsonl")
 LISTS = (*TABLES, ".txt")
 _TEXTS = ("path", "error", "model", "model_hash")
 _NUMBERS = {
-    **dict.fromkeys(("kappa", "uncertainty"), "float32"),
+    **dict.fromkeys(("kappa", "uncertainty", "set_uncertainty"), "float32"),
     **dict.fromkeys(("percentile", "cosine"), "float64"),
     **dict.fromkeys(("width", "height", "row", "group"), "Int64"),
 }
@@ -39,9 +40,14 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 def certain_first(table: pd.DataFrame) -> np.ndarray:
     """Places (M,) of the images that have a score, the most certain first; κ decides between equals."""
-    uncertainty, kappa = table["uncertainty"].to_numpy(), table["kappa"].to_numpy()
+    uncertainty, kappa = ordering(table).to_numpy(), table["kappa"].to_numpy()
     good = np.flatnonzero(np.isfinite(uncertainty))
     return good[np.lexsort((-kappa[good], uncertainty[good]))]
+
+
+def ordering(table: pd.DataFrame) -> pd.Series:
+    """What images are ordered by: what the whole set says of them where it was asked, else the uncertainty."""
+    return table["set_uncertainty"] if "set_uncertainty" in table else table["uncertainty"]
 
 
 def candidates(table: pd.DataFrame, name: str) -> np.ndarray:
@@ -229,7 +235,9 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
         table["kept"] = ~table["kept"].isin([False, "False", "false"])
     whole = np.isfinite(table["kappa"]) & np.isfinite(table["uncertainty"])
     table.loc[~whole, ["kappa", "uncertainty"]] = np.nan
-    return table if ranked else table.assign(percentile=percentile(table["uncertainty"]))
+    if "set_uncertainty" in table:
+        table.loc[~whole, "set_uncertainty"] = np.nan
+    return table if ranked else table.assign(percentile=percentile(ordering(table)))
 
 
 def _arrow(table: pd.DataFrame, name: str) -> pa.Array:

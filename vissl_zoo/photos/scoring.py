@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,18 +21,27 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.inference import Embedded, Loaded, ModelOrName, embed, load_model, model_hash
 from vissl_zoo.output import output_file, write_whole
 from vissl_zoo.photos.inputs import Inputs, Part, find_inputs
-from vissl_zoo.photos.score_table import COLUMNS, TABLES, percentile, read_scores, write_scores
+from vissl_zoo.photos.score_table import COLUMNS, TABLES, ordering, percentile, read_scores, write_scores
+from vissl_zoo.photos.set_fit import PHOTO_MODEL, SUFFIX, SetFit, fit_set
 from vissl_zoo.photos.unfinished import Row, Unfinished
+from vissl_zoo.uncertainty.fitted_kappa import FEWEST
+from vissl_zoo.uncertainty.reference import FEWEST as FEWEST_OF_A_SET
+from vissl_zoo.uncertainty.reference import Reference
+from vissl_zoo.uncertainty.view_embeddings import view_pipeline
 
-SCORING = 2  # to be raised when images come to be scored in another way
+SCORING = 3  # to be raised when images come to be scored in another way
 
 
 def score(
     paths: str | os.PathLike | Sequence[str | os.PathLike],
-    model: ModelOrName,
+    model: ModelOrName | None = None,
     *,
     output: str | os.PathLike | None = None,
     embeddings: str | os.PathLike | None = None,
+    fit: bool = True,
+    set_uncertainty: bool = False,
+    refit: bool = False,
+    views: int = 0,
     split: str | None = None,
     image_size: int | None = None,
     exact: bool = False,
@@ -42,9 +52,13 @@ def score(
 
     Args:
         paths: a folder, glob, image file, parquet file or Hub data set (org/name), or several of them.
-        model: a model with a κ head, which runs where it lies, or the name or folder of one.
+        model: any timm model, which runs where it lies, or the name or folder of one; by default the photo model.
         output: also write the table here, .parquet, .csv or .jsonl; see `score_inputs` for a second call.
         embeddings: also write the embeddings here, .npy: float32 (N, F), NaN where an image failed.
+        fit: fit to the images first where they are 200 or more, see `fit_to_inputs`.
+        set_uncertainty: ask the whole set with `exact`, too.
+        refit: do so anew where an earlier fit lies beside `output`.
+        views: random views of each image that `set_uncertainty` looks at besides; each costs as much as the image.
         split: of data sets with splits, the one to score; by default all.
         image_size: side of the images in pixels; by default what the model was trained at.
         exact: decode at full size and compute in float32, for numbers that do not depend on the machine.
@@ -53,8 +67,9 @@ def score(
 
     Returns:
         One row an image, also for one that cannot be read: path; kappa and uncertainty from one clean view, float32,
-        NaN where it failed (uncertainty lies in [0, 1], higher is less certain); percentile, the rank of the
-        uncertainty from 0 to 100; width and height in pixels; error; model; model_hash.
+        NaN where it failed (uncertainty lies in [0, 1], higher is less certain); set_uncertainty, what the whole set
+        says, if it was asked; percentile, the rank of the latter, else of the uncertainty, from 0 to 100; width and
+        height in pixels; error; model; model_hash.
 
     Raises:
         UserError: one line about a path, the model, or a file that cannot be written.
@@ -63,9 +78,13 @@ def score(
     table_file = output_file(output, "output", TABLES)
     embeddings_file = output_file(embeddings, "embeddings", (".npy",))
     inputs = find_inputs([os.fspath(path) for path in several], split)
+    fitted = fit_to_inputs(
+        model, inputs, image_size=image_size, output=table_file, fit=fit, set_uncertainty=set_uncertainty,
+        refit=refit, views=views, exact=exact, workers=workers,
+    )  # fmt: skip
     table, _ = score_inputs(
-        open_model(model, image_size), inputs,
-        output=table_file, embeddings_output=embeddings_file,
+        fitted, inputs,
+        output=table_file, embeddings_output=embeddings_file, views=views,
         exact=exact, batch_size=batch_size, workers=workers,
     )  # fmt: skip
     return table
@@ -79,21 +98,73 @@ def open_model(model: ModelOrName, image_size: int | None = None) -> Loaded:
     """
     loaded = load_model(model, image_size=image_size, device=take_device())
     if getattr(loaded.model, "kappa_head", None) is None:
-        name = loaded.name
         raise UserError(
-            f"{name} has no κ head, so it cannot say how certain it is; give it one with `vissl-zoo fit-kappa "
-            f"--model {name} --data.path PHOTOS --output-dir DIR` and take DIR"
+            f"{loaded.name} has no κ head, so it cannot say how certain it is; give it one with `vissl-zoo fit-kappa "
+            f"--model {loaded.name} --data.path PHOTOS --output-dir DIR` and take DIR"
         )
     return loaded
 
 
+def fit_to_inputs(
+    model: ModelOrName | None,
+    inputs: Inputs,
+    *,
+    image_size: int | None = None,
+    output: Path | None = None,
+    fit: bool = True,
+    set_uncertainty: bool = False,
+    refit: bool = False,
+    views: int = 0,
+    exact: bool = False,
+    workers: int | None = None,
+) -> SetFit:
+    """Load the model, and fit to the images what they are to be scored with; one that is named goes onto the device.
+
+    The photo model, and a model that has no κ head, get one that is fitted to the images. A set of 200 images or more
+    becomes the reference of `set_uncertainty`. The fit lies beside `output`, as NAME.kappa.safetensors.
+
+    Raises:
+        UserError: there is no such model, or it has no κ and none is to be fitted; views are asked for without a fit.
+    """
+    wanted = fit and len(inputs) >= FEWEST_OF_A_SET and (set_uncertainty or not exact)
+    if views and not wanted:
+        raise UserError(
+            f"--views asks the whole set: take {FEWEST_OF_A_SET} images or more, with --exact also --set-uncertainty, "
+            "and no --no-fit"
+        )
+    opened = functools.partial(load_model, device=take_device()) if fit else open_model
+    loaded = opened(PHOTO_MODEL if model is None else model, image_size=image_size)
+    headless = getattr(loaded.model, "kappa_head", None) is None
+    if headless and len(inputs) < FEWEST:
+        raise UserError(
+            f"{loaded.name} has no κ head, and κ is fitted to {FEWEST} images or more, not {len(inputs)}; name a model "
+            "that has one, or leave --model out"
+        )
+    if not (wanted or headless):
+        return SetFit(loaded, None, "")
+    file = None if output is None else output.with_name(output.stem + SUFFIX)
+    fit_head = headless or (model is None and wanted)
+    return fit_set(
+        loaded,
+        inputs,
+        fit_head=fit_head,
+        ask_set=wanted,
+        views=views,
+        file=file,
+        refit=refit,
+        exact=exact,
+        workers=workers,
+    )
+
+
 def score_inputs(
-    loaded: Loaded,
+    fitted: SetFit,
     inputs: Inputs,
     *,
     output: Path | None = None,
     embeddings_output: Path | None = None,
     embeddings: bool = False,
+    views: int = 0,
     exact: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -104,11 +175,12 @@ def score_inputs(
     of the same model, scores only what is missing, has changed or had failed.
 
     Args:
-        loaded: a model with a κ head, on the device where it is to run.
+        fitted: a model with a κ head, on the device where it is to run, and the reference of the set, if any.
         inputs: the images.
         output: the table; none is written if None.
         embeddings_output: the .npy of the embeddings.
         embeddings: return the embeddings even if they are not written.
+        views: of each image, as the reference was fitted with.
         exact, batch_size, workers: as for `score`.
 
     Returns:
@@ -117,9 +189,11 @@ def score_inputs(
     Raises:
         UserError: a file cannot be written.
     """
+    loaded, reference = fitted.loaded, fitted.reference
     model, image_size = loaded.model, loaded.image_size
     wanted = embeddings or embeddings_output is not None
     identity = {"model_hash": model_hash(model), "scoring": SCORING, "image_size": image_size, "exact": exact}
+    identity |= {"fit": fitted.key, "views": views}
     rows: dict[str, Row] = {}
     with contextlib.nullcontext() if output is None else Unfinished(output, identity) as unfinished:
         if unfinished is not None and output is not None:
@@ -134,8 +208,10 @@ def score_inputs(
                 if not len(missing):
                     continue
                 options: Any = {"exact": exact, "batch_size": batch_size, "workers": workers}
+                if views:
+                    options |= {"views": view_pipeline(model, image_size, views, seed=1), "clean": True}
                 for said in embed(model, part.table, image_size, rows=missing, **options):
-                    scored = _rows(part, said, wanted)
+                    scored = _rows(part, said, wanted, reference)
                     rows |= {row.path: row for row in scored}
                     if unfinished is not None:
                         unfinished.add(scored)
@@ -154,15 +230,19 @@ def score_inputs(
     return table, features
 
 
-def _rows(part: Part, said: Embedded, wanted: bool) -> list[Row]:
+def _rows(part: Part, said: Embedded, wanted: bool, reference: Reference | None) -> list[Row]:
     """What to remember of a batch, with the embeddings if they are wanted."""
-    assert said.kappa is not None  # the model has a κ head
-    assert said.uncertainty is not None
+    columns = said.embedding if said.embedding.ndim == 3 else said.embedding[None]  # clean, and views
+    kappa, uncertainty = (np.atleast_2d(values)[0] for values in (said.kappa, said.uncertainty))
+    told = np.full(len(kappa), np.nan, dtype=np.float32)
+    good = np.isfinite(kappa)
+    if reference is not None and good.any():
+        told[good] = reference.uncertainty(columns[:, good].swapaxes(0, 1), kappa[good])
     found = []
     for i, (row, error) in enumerate(zip(said.rows.tolist(), said.errors, strict=True)):
         height, width = said.sizes[i].tolist()
-        scores = float(said.kappa[i]), float(said.uncertainty[i])
-        embedding = said.embedding[i] if wanted else None
+        scores = float(kappa[i]), float(uncertainty[i]), float(told[i])
+        embedding = columns[0, i] if wanted else None
         line = None if error is None else " ".join(error.split())
         found.append(Row(part.paths[row], int(part.stamps[row]), *scores, width, height, embedding, line))
     return found
@@ -172,12 +252,15 @@ def _table(rows: list[Row], name: str, hashed: str) -> pd.DataFrame:
     """The scores in the order of the inputs."""
     columns = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
     known = {side: pd.Series(columns[side], dtype="Int64") for side in ("width", "height")}
-    scores = {n: np.array(columns[n], dtype=np.float32) for n in ("kappa", "uncertainty")}
+    scores = {n: np.array(columns[n], dtype=np.float32) for n in ("kappa", "uncertainty", "set_uncertainty")}
     values = {
         **columns, **scores, **{side: sizes.mask(sizes == 0) for side, sizes in known.items()},
-        "percentile": percentile(pd.Series(scores["uncertainty"])), "model": name, "model_hash": hashed,
+        "percentile": None, "model": name, "model_hash": hashed,
     }  # fmt: skip
     table = pd.DataFrame({column: values[column] for column in COLUMNS})
+    if np.isfinite(scores["set_uncertainty"]).any():
+        table.insert(COLUMNS.index("percentile"), "set_uncertainty", scores["set_uncertainty"])
+    table["percentile"] = percentile(ordering(table))
     table.attrs = {"folder": os.getcwd(), "images": len(table)}
     return table
 
@@ -192,12 +275,10 @@ def _earlier(unfinished: Unfinished, output: Path, identity: dict[str, Any], wan
         if memory.get("settings") == identity and memory["folder"] == os.getcwd():
             stamps = np.frombuffer(base64.b64decode(memory["stamps"]), dtype="<i8").tolist()
             embeddings = _unchanged(memory.get("embeddings")) if wanted else [None] * len(table)
-            columns = [
-                table["path"],
-                stamps,
-                *(table[name].fillna(0) for name in Row._fields[2:6]),
-                embeddings,
-            ]
+            told = table["set_uncertainty"] if "set_uncertainty" in table else np.full(len(table), np.nan)
+            known = (table[name].fillna(0) for name in ("kappa", "uncertainty", "width", "height"))
+            columns = [table["path"], stamps, *known, embeddings]
+            columns.insert(4, told)
             yield from map(Row._make, zip(*columns, [None] * len(table), strict=False))
     yield from unfinished.read()
 

@@ -17,21 +17,22 @@ from vissl_zoo.errors import UserError, first_line
 COMMIT_SECONDS = 5.0  # what a killed call loses at most, besides the batch at hand
 SCHEMA = (
     "CREATE TABLE settings (said TEXT)",
-    "CREATE TABLE scores (path TEXT PRIMARY KEY, stamp INTEGER, kappa REAL, uncertainty REAL, width INTEGER, "
-    "height INTEGER, embedding BLOB) WITHOUT ROWID",
+    "CREATE TABLE scores (path TEXT PRIMARY KEY, stamp INTEGER, kappa REAL, uncertainty REAL, "
+    "set_uncertainty REAL, width INTEGER, height INTEGER, embedding BLOB) WITHOUT ROWID",
 )
 
 
 class Row(NamedTuple):
     """One image: as the columns of the output; `stamp` is another number when it has changed.
 
-    `embedding` is (F,) float32, or None if it was not asked for.
+    `set_uncertainty` is NaN and `embedding`, (F,) float32, is None where they were not asked for.
     """
 
     path: str
     stamp: int
     kappa: float
     uncertainty: float
+    set_uncertainty: float
     width: int
     height: int
     embedding: np.ndarray | None
@@ -89,11 +90,9 @@ class Unfinished:
             UserError: what is in the file is no score.
         """
         with self._one_line():
-            for path, stamp, kappa, uncertainty, width, height, blob in self._database.execute(
-                "SELECT * FROM scores"
-            ):
+            for path, stamp, *said, width, height, blob in self._database.execute("SELECT * FROM scores"):
                 embedding = None if blob is None else np.frombuffer(blob, dtype="<f4")
-                scores = float(kappa), float(uncertainty)
+                scores = (float("nan") if value is None else float(value) for value in said)
                 yield Row(str(path), int(stamp), *scores, int(width), int(height), embedding)
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -103,12 +102,14 @@ class Unfinished:
             UserError: they cannot be written.
         """
         values = [
-            (*row[:6], None if row.embedding is None else row.embedding.astype("<f4").tobytes())
+            (*row[:7], None if row.embedding is None else row.embedding.astype("<f4").tobytes())
             for row in rows
             if row.error is None
         ]
         with self._one_line():
-            self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self._database.executemany(
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
             if time.monotonic() - self._begun >= COMMIT_SECONDS:
                 self._commit()
 

@@ -47,8 +47,7 @@ def embed_views(
     Raises:
         UserError: an embedding is not finite, not one image can be read, or the disk has no room.
     """
-    crop = central_crop(model, image_size)
-    pipeline = ViewPipeline(image_size, standard=views, seed=seed, mean=crop.mean, std=crop.std)
+    pipeline = view_pipeline(model, image_size, views, seed)
     tally = BadImageTally(table.path, 1.0)
     kept, count, broken = None, 0, 0
     options: dict[str, Any] = {"exact": exact, "workers": workers, "progress": progress}
@@ -71,6 +70,12 @@ def embed_views(
             f"{count} images: no κ can be fitted to it"
         )
     return cast(np.ndarray, kept)[:count]  # a table has at least one row
+
+
+def view_pipeline(model: nn.Module, image_size: int, views: int, seed: int) -> ViewPipeline:
+    """SimSiam's augmentation, normalised as the model's own configuration says."""
+    crop = central_crop(model, image_size)
+    return ViewPipeline(image_size, standard=views, seed=seed, mean=crop.mean, std=crop.std)
 
 
 def _room(shape: tuple[int, int, int], memory_limit: int) -> np.ndarray:
