@@ -46,7 +46,18 @@ MAY_IMPORT = {
         "cpu",
     },
     "hub": {"models"},
-    "training": {"recipes", "methods", "models", "networks", "data", "views", "cpu", "evaluation", "hub"},
+    "training": {
+        "recipes",
+        "methods",
+        "models",
+        "networks",
+        "data",
+        "views",
+        "cpu",
+        "evaluation",
+        "hub",
+        "uncertainty",
+    },
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 70
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}

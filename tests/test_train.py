@@ -1,6 +1,7 @@
 """Training from the command to the run folder: what it holds, for every method and kind of data."""
 
 import json
+import sys
 
 import pytest
 import timm
@@ -23,6 +24,26 @@ def lines(run):
 def weights(run, name="method"):
     [checkpoint] = (run / "checkpoints").iterdir()
     return load_file(checkpoint / f"{name}.safetensors")
+
+
+def test_kappa_is_fitted_to_clusters_when_the_training_is_done(
+    train_main, demo_arguments, demo_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["vissl_zoo.training.finish"], "FEWEST_TO_FIT", 100)
+    heads = {}
+    for flag in ("--fit", "--no-fit"):
+        run = tmp_path / flag
+        outcome = train_main(*demo_arguments, "--output-dir", run, "--no-report", flag)
+        assert outcome.code == 0, outcome.err
+        heads[flag] = load_file(run / "export" / "model.safetensors")
+        assert ("clusters of 120 training images" in (run / "export" / "README.md").read_text()) == (
+            flag == "--fit"
+        )
+    learnt = load_file(demo_run[0] / "export" / "model.safetensors")
+    assert all(torch.equal(heads["--no-fit"][key], value) for key, value in learnt.items())
+    changed = {key for key, value in learnt.items() if not torch.equal(heads["--fit"][key], value)}
+    assert changed
+    assert all(key.startswith("kappa_head.") for key in changed)
 
 
 class TestRunFolder:

@@ -120,6 +120,12 @@ def test_fitting_kappa_leaves_the_trunk_alone(build, views, name):
     assert touched == {"kappa_head"}
 
 
+def test_kappa_is_fitted_anew_where_it_is_the_uncertainty_and_beside_the_trunk(build, method_name):
+    assert build(method_name).kappa_is_detached == (method_name != "dino")  # whose uncertainty is an entropy
+    if method_name == "vi_simsiam":
+        assert not any(build(method_name, variant=name).kappa_is_detached for name in ("paper", "beta"))
+
+
 @pytest.mark.parametrize("name", ["paper", "beta", "detached"])
 def test_only_detached_keeps_kappa_from_the_trunk(build, views, name):
     method = build("vi_simsiam", variant=name)

@@ -7,6 +7,7 @@ from PIL import Image
 import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
+from vissl_zoo.uncertainty.fitted_kappa import refit_kappa
 
 QUICK = {"views": 2, "steps": 15, "workers": 1, "progress": False}
 
@@ -88,3 +89,19 @@ def test_bad_options(backbone, tmp_path, options):
 def test_no_timm_model(tmp_path):
     with pytest.raises(TypeError, match="timm model"):
         vissl_zoo.fit_kappa(torch.nn.Linear(3, 3), tmp_path)
+
+
+def test_a_trained_model_is_refitted_in_place(write_photos, tmp_path):
+    torch.manual_seed(0)
+    model = vissl_zoo.create_model("vi_simsiam", backbone="test_resnet", latent_dim=16, num_classes=0).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    table = open_images(write_photos(tmp_path, 40))
+    fit = refit_kappa(model, table, 32, seed=1, workers=1)
+    assert (fit.images, fit.held_out, fit.views, fit.target) == (40, 4, 4, "clusters")
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if not k.startswith("kappa_head."))
+    assert not torch.equal(after["kappa_head.mlp.fc1.weight"], before["kappa_head.mlp.fc1.weight"])
+    assert (model.kappa_head.latent_dim, model.kappa_head.kappa_map) == (16, "softplus")
+    first = {key: value.clone() for key, value in after.items()}
+    refit_kappa(model, table, 32, seed=1, workers=1)  # whatever the head was before
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in first.items())

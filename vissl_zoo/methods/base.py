@@ -166,6 +166,11 @@ class Method(nn.Module, ABC):
         """A loss for the κ head alone, from which no gradient reaches the trunk; None if κ is in J_align."""
         return None
 
+    @property
+    def kappa_is_detached(self) -> bool:
+        """Whether κ is learnt beside the trunk, so that it may be fitted anew once the trunk is trained."""
+        return False
+
     def signals(self, latents: Latents) -> dict[str, Tensor]:
         """Scalars for the log that tell how the training goes but are no part of the objective."""
         return {}

@@ -65,6 +65,11 @@ class SphericalMethod(Method):
         """The κ head learns how well one view predicts another, with the trunk untouched."""
         return kappa_fit_loss(latents, self.kappa_weight)
 
+    @property
+    def kappa_is_detached(self) -> bool:
+        """See `Method`."""
+        return True
+
     def signals(self, latents: Latents) -> dict[str, Tensor]:
         """The cosine, which every objective on the sphere is about; 1 at once is a sign of collapse."""
         return {"cosine": mean_cosine(latents)}

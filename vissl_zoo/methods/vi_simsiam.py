@@ -105,6 +105,11 @@ class VISimSiam(simsiam.SimSiam):
         """κ is part of J_align here."""
         return None
 
+    @property
+    def kappa_is_detached(self) -> bool:
+        """See `Method`; `paper` and `beta` learn κ in the loss, which is the point of them."""
+        return self.options.variant == "detached"
+
     def on_step_start(self, progress: float) -> None:
         """Release κ linearly (in its logarithm) over the warm-up."""
         if self.options.kappa_warmup:

@@ -157,6 +157,9 @@ class Recipe:
     profile: bool = False
     """Watch steps 11 to 15 by torch's profiler: a table in profile.txt and a trace for chrome://tracing in
     profile.json of the output folder. The training goes on (stop it with --max-steps 15)."""
+    fit: bool = True
+    """Fit κ anew to clusters of the training images when the training is done, where the method learns κ beside its
+    trunk and there are 1,000 images or more; without, κ stays as the loss learnt it."""
     report: bool = True
     """Draw the report when the training is done."""
     report_images: int = 10_000

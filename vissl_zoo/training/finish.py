@@ -17,6 +17,10 @@ from vissl_zoo.models import pool_size
 from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.assembly import restore_backbone
 from vissl_zoo.training.run_folder import Run
+from vissl_zoo.uncertainty.fitted_kappa import refit_kappa
+from vissl_zoo.uncertainty.head_fit import Fit
+
+FEWEST_TO_FIT = 1000  # training images; of fewer, the clusters say little
 
 
 def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | None) -> None:
@@ -25,12 +29,17 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
     restore_backbone(method.model)
     model = method.exported_model().float().eval()
     describe_input(model, recipe, table)
+    note = None
+    if recipe.fit and method.kappa_is_detached and table is not None and len(table) >= FEWEST_TO_FIT:
+        note = fit_note(
+            refit_kappa(model, table, recipe.image_size, seed=recipe.seed, workers=recipe.data.workers)
+        )
     heads = {
         f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
     }
 
     def export(metrics: dict | None) -> Path:
-        record = Record(method.row.method, recipe.data.path, recipe.image_size, run.command)
+        record = Record(method.row.method, recipe.data.path, recipe.image_size, run.command, note)
         card = render_card(model, record, metrics=metrics)
         return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
 
@@ -57,6 +66,15 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
         export(metrics)
         print(summary)
     print(f"export:  {folder}, loaded by timm.create_model('local-dir:{folder}', pretrained=True)")
+
+
+def fit_note(fit: Fit) -> str:
+    """What the model's card says of its κ."""
+    return (
+        f"κ was fitted after the training, without labels, to clusters of {fit.images:,} training images. On "
+        f"{fit.held_out} of them, held out, the cross-entropy with the target is {fit.cross_entropy:.3f} nats, and "
+        f"{fit.constant_cross_entropy:.3f} with one κ for all."
+    )
 
 
 def describe_input(model: nn.Module, recipe: Recipe, table: ImageTable | None) -> None:

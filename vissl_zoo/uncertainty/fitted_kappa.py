@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from vissl_zoo.inference import central_crop
 from vissl_zoo.models import add_kappa_head
 from vissl_zoo.models.representation import embedding_width
 from vissl_zoo.networks.kappa_head import KappaHead
-from vissl_zoo.uncertainty.head_fit import fit_head, held_out_rows
+from vissl_zoo.uncertainty.head_fit import Fit, fit_head, held_out_rows
 from vissl_zoo.uncertainty.targets import TARGETS
 from vissl_zoo.uncertainty.view_embeddings import MEMORY_LIMIT, embed_views
 
 FEWEST = 10  # images; a tenth of them, one at least, chooses the step
 HELD_OUT = 0.1
+REFIT_IMAGES, REFIT_VIEWS = 4000, 4  # after a training: twice as many won nothing on the demo
 WIDEST = 256  # hidden layer of the head: 1,024 won no AUROC
 _logger = logging.getLogger(__name__)
 
@@ -100,6 +101,28 @@ def fit_kappa(
     )
 
 
+def refit_kappa(
+    model: nn.Module, images: ImageTable, image_size: int, *, seed: int = 0, workers: int | None = None
+) -> Fit:
+    """Fit the κ head of a trained model anew, in place, to 4,000 of its training images and 4 views of each.
+
+    The head keeps its shape, its map and its latent dimension.
+
+    Raises:
+        UserError: there are too few readable images, or the embeddings are all the same.
+    """
+    head = cast(KappaHead, model.kappa_head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        width = head.mlp.fc1.out_features
+        fresh = KappaHead(head.in_features, head.latent_dim, head.kappa_map, width)
+    head.load_state_dict(fresh.state_dict())
+    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:REFIT_IMAGES])
+    options: dict[str, Any] = {"views": REFIT_VIEWS, "seed": seed, "workers": workers}
+    y = embed_views(model, images.select(rows), image_size, **options, progress="images for κ")
+    return fit_to_embeddings(model, y, seed=seed).kappa_fit
+
+
 def fit_to_embeddings(
     model: nn.Module,
     embeddings: np.ndarray,
@@ -109,7 +132,7 @@ def fit_to_embeddings(
     lr: float = 1e-3,
     seed: int = 0,
     progress: bool = True,
-) -> nn.Module:
+) -> Any:
     """Fit the κ head of a model, which is a fresh one, to embeddings of images and their views; returns the model.
 
     Args:
