@@ -1,6 +1,6 @@
 """Run the benchmarks, each in a process of its own, and write results.jsonl and RESULTS.md.
 
-    pip install lightly==1.6.0
+    pip install lightly==1.6.0 -e ".[cpu]"
     python benchmarks/run_all.py                          # ten minutes on two cores; leave the machine alone
     python benchmarks/run_all.py --only training scoring  # the lines of the others are kept
 
@@ -24,8 +24,8 @@ from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError
 
 HERE = Path(__file__).resolve().parent
-Script = Literal["training", "scoring", "knn", "linear"]
-SCRIPTS: tuple[Script, ...] = ("training", "scoring", "knn", "linear")
+Script = Literal["training", "scoring", "runtime", "knn", "linear"]
+SCRIPTS: tuple[Script, ...] = ("training", "scoring", "runtime", "knn", "linear")
 
 
 @dataclass(frozen=True)

@@ -96,3 +96,25 @@ def test_kappa_costs_next_to_no_flops(load):
     assert 1.7 < line.peer < 2 * 1.9  # GFLOPs; a multiplication and an addition count as two
     assert 0 < line.ratio < 0.01
     assert line.reached
+
+
+def test_openvino_beside_torch(load, monkeypatch, tmp_path):
+    runtime = load("runtime")
+    monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path))
+    if not runtime.may_run(runtime.CONVERT_PIXELS):
+        pytest.skip('pip install -e ".[cpu]"')
+    monkeypatch.setattr(runtime, "SIZE", 64)
+    line = runtime.beside_torch("test_resnet", False, 2)
+    assert line.repeats == 2
+    assert 0 < line.details["error_of_ours"] < 1e-4
+    assert line.ratio == pytest.approx(line.ours / line.peer, rel=0.5)
+    monkeypatch.setattr(runtime, "bfloat16_is_native", lambda device: False)
+    assert runtime.beside_torch("test_resnet", True, 1).reason == load("measure").NO_BFLOAT16
+
+
+def test_without_openvino_a_line_says_so(load, monkeypatch):
+    runtime, measure = load("runtime"), load("measure")
+    monkeypatch.setattr(runtime, "may_run", lambda pixels: False)
+    report = measure.Report(None, quick=True)
+    runtime.measure(runtime.RuntimeOptions(), report)
+    assert [line.reason for line in report.lines] == ["openvino is not installed"]

@@ -70,11 +70,11 @@ def test_one_failure_does_not_lose_the_rest(run_all, tmp_path):
     assert main(["--quick", "--output-dir", str(tmp_path), "--data.path", "cifar10"]) == 1
     kept = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     names = [line["name"] for line in kept]
-    assert names == ["training: a", "scoring: a", "scoring: the rest", "knn: a", "linear: a"]
+    assert names == ["training: a", "scoring: a", "scoring: the rest", "runtime: a", "knn: a", "linear: a"]
     assert kept[2]["reason"] == "the benchmark failed: OSError: no room"
     assert "OSError: no room" in (tmp_path / "RESULTS.md").read_text()
     assert all("--quick" in command for command in commands)
-    assert ["--data.path" in command for command in commands] == [True, *[False] * 3]
+    assert ["--data.path" in command for command in commands] == [True, *[False] * 4]
 
 
 def test_only_some_keeps_the_lines_of_the_others(run_all, tmp_path):

@@ -60,22 +60,19 @@ def fast_forward(model: nn.Module, image_size: int, count: int = 0) -> Forward:
     bfloat16 = bfloat16_is_native(parameter.device)
     ways: list[partial[Any]] = [partial(folded, model, bfloat16=bfloat16)]
     if parameter.device.type == "cpu":
-        ways.insert(0, partial(_converted, model, image_size, count, bfloat16))
+        ways.insert(0, partial(converted, model, image_size, count * image_size**2, bfloat16=bfloat16))
     for way in ways:
         try:
             if call := way():
                 call(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
                 return call
-        except (
-            Exception
-        ) as error:  # a model may refuse to be copied, or an operation of it to run in bfloat16
-            _logger.info("the model cannot be %s: %s", way.func.__name__.strip("_"), first_line(error))
+        except Exception as error:  # a model may refuse to be copied, an operation of it to run in bfloat16
+            _logger.info("the model cannot be %s: %s", way.func.__name__, first_line(error))
     return exact_forward(model)
 
 
-def _converted(model: Any, image_size: int, count: int, bfloat16: bool) -> Forward | None:
-    """The trunk by OpenVINO and the heads by torch; None where that is not the better way."""
-    pixels = count * image_size**2
+def converted(model: Any, image_size: int, pixels: int, *, bfloat16: bool) -> Forward | None:
+    """The trunk by OpenVINO and the heads by torch; None where images of so many pixels together do not pay for it."""
     has_kappa = getattr(model, "kappa_head", None) is not None
     if not may_run(pixels) or (has_kappa and not isinstance(model, RepresentationMixin)):
         return None  # one that has κ and is none of ours has a `represent` of its own
