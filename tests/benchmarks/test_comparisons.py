@@ -1,6 +1,7 @@
 """The scripts do on both sides what they say: small, in this process, and with peers where they are installed."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -118,3 +119,22 @@ def test_without_openvino_a_line_says_so(load, monkeypatch):
     report = measure.Report(None, quick=True)
     runtime.measure(runtime.RuntimeOptions(), report)
     assert [line.reason for line in report.lines] == ["openvino is not installed"]
+
+
+def test_photos_beside_fastdup(load, monkeypatch, photo_folder):
+    photos, measure = load("photos"), load("measure")
+    report = measure.Report(None, quick=True)
+    photos.measure(photos.PhotosOptions(), report)
+    assert report.lines[0].reason == "no --fastdup-python is named"
+    ran = []
+    monkeypatch.setattr(photos, "seconds_of", lambda command: ran.append(command) or len(ran) ** 2)
+    options = photos.PhotosOptions(data=photos.Data(photo_folder), fastdup_python="python", repeats=1)
+    photos.measure(options, report)
+    assert [command[3] for command in ran] == ["score", "dedup", photo_folder] * 2
+    line = report.lines[1]
+    assert (line.ours, line.peer, line.repeats) == (3 / (4**2 + 5**2), 3 / 6**2, 1)
+
+
+def test_a_process_that_fails_is_named(load):
+    with pytest.raises(RuntimeError, match="no room"):
+        load("photos").seconds_of([sys.executable, "-c", "raise SystemExit('no room')"])
