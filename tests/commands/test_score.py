@@ -19,7 +19,18 @@ from vissl_zoo.commands import main
 from vissl_zoo.inference import embed, model_hash
 from vissl_zoo.photos import scoring, unfinished
 
-COLUMNS = ["path", "kappa", "uncertainty", "percentile", "width", "height", "error", "model", "model_hash"]
+COLUMNS = [
+    "path",
+    "kappa",
+    "uncertainty",
+    "percentile",
+    "width",
+    "height",
+    "brightness",
+    "contrast",
+    "sharpness",
+]
+COLUMNS += ["issue", "content_hash", "error", "model", "model_hash"]
 PHOTOS = Path(__file__).parents[3] / "shared/data/photos"
 
 
@@ -257,7 +268,7 @@ def test_stopped_in_the_middle(run_command, small_export, photos, tmp_path, monk
 def test_work_of_other_settings_is_not_mixed_in(run_command, small_export, photos, tmp_path):
     output = tmp_path / "s.parquet"
     with unfinished.Unfinished(output, {"model_hash": "other"}) as work:
-        work.add([unfinished.Row(str(photos / "00.jpg"), 1, 1.0, 0.5, 0.5, 3, 4, None)])
+        work.add([unfinished.Row(str(photos / "00.jpg"), 1, 1.0, 0.5, 0.5, 0.1, 0.2, 0.3, 3, 4, "ab", None)])
     outcome = run_command("score", photos, "--model", small_export, "--output", output)
     assert outcome.code == 0, outcome.err
     assert "left by another model or other settings" in outcome.err

@@ -30,7 +30,21 @@ def scores() -> pd.DataFrame:
     errors[3] = "=cut short"
     uncertainty = pd.Series(1 / (1 + kappa))
     size = pd.array([None, *range(1, n)], dtype="Int64")
-    values = (PATHS, kappa, uncertainty, percentile(uncertainty), size, size, errors, "m", "h")
+    quality = [np.linspace(0, 1, n, dtype=np.float32)] * 3
+    said = (["dark, blurred"] * n, ["ab12"] * n)
+    values = (
+        PATHS,
+        kappa,
+        uncertainty,
+        percentile(uncertainty),
+        size,
+        size,
+        *quality,
+        *said,
+        errors,
+        "m",
+        "h",
+    )
     table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
     table.attrs = {"folder": "/photos", "images": n}
     return table

@@ -113,3 +113,20 @@ def test_what_cannot_be_scored_is_one_line(model, album, tmp_path):
         with pytest.raises(UserError, match=said) as raised:
             vissl_zoo.score(*arguments, **options)
         assert "\n" not in str(raised.value)
+
+
+def test_pixels_are_measured_and_files_are_known(model, picture, tmp_path):
+    picture(200, 300).save(tmp_path / "good.png")
+    Image.new("RGB", (120, 90), "grey").save(tmp_path / "nothing.png")
+    (tmp_path / "same.png").write_bytes((tmp_path / "good.png").read_bytes())
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    output = tmp_path / "s.parquet"
+    table = vissl_zoo.score(tmp_path, model, output=output).set_index("path")
+    table.index = [str(path).rsplit("/", 1)[-1] for path in table.index]
+    assert table["content_hash"]["good.png"] == table["content_hash"]["same.png"]
+    assert table["content_hash"].nunique() == 3  # "" where the file is no image
+    assert table["issue"]["nothing.png"] == "blank"
+    assert table.loc["torn.png", ["brightness", "contrast", "sharpness"]].isna().all()
+    assert table.loc["good.png", ["brightness", "contrast", "sharpness"]].gt(0).all()
+    again = vissl_zoo.score(tmp_path, model, output=output)
+    pd.testing.assert_frame_equal(again, table.reset_index(names="path").assign(path=again["path"]))

@@ -93,7 +93,7 @@ def test_a_fit_that_cannot_be_used_is_made_anew(album, backbone, model, tmp_path
 
 def test_views_are_asked_besides(album, model):
     plain, seen = vissl_zoo.score(album, model), vissl_zoo.score(album, model, views=2)
-    np.testing.assert_allclose(plain["kappa"], seen["kappa"], rtol=1e-5)
+    np.testing.assert_allclose(plain["kappa"], seen["kappa"], rtol=1e-3)  # in batches of another size
     assert not np.allclose(plain["set_uncertainty"], seen["set_uncertainty"])
     assert spearmanr(plain["set_uncertainty"], seen["set_uncertainty"]).statistic > 0.5
 

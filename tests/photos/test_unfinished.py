@@ -15,7 +15,20 @@ def rows(count: int, embed: bool) -> list[Row]:
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(count, 5)).astype(np.float32)
     return [
-        Row(f"é{i}\n.jpg", 2**62 + i, 1.5 + i, 0.25, 0.5, 3, 4, embeddings[i] if embed else None)
+        Row(
+            f"é{i}\n.jpg",
+            2**62 + i,
+            1.5 + i,
+            0.25,
+            0.5,
+            0.1,
+            0.2,
+            0.3,
+            3,
+            4,
+            "ab",
+            embeddings[i] if embed else None,
+        )
         for i in range(count)
     ]
 
@@ -43,7 +56,7 @@ from vissl_zoo.photos.unfinished import Row, Unfinished
 work = Unfinished(Path(sys.argv[1]), {})
 for seconds in (0, 1e9):  # the first is on disk at once, the second is still to be written
     unfinished.COMMIT_SECONDS = seconds
-    work.add([Row(f"{seconds}.jpg", 1, 1.0, 0.5, 0.5, 3, 4, None)])
+    work.add([Row(f"{seconds}.jpg", 1, 1.0, 0.5, 0.5, 0.1, 0.2, 0.3, 3, 4, "ab", None)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -1,8 +1,10 @@
 """From the bytes of an image file, of any mode and depth, to an upright 8-bit RGB image; corrupt ones are counted."""
 
+import hashlib
 import io
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -81,6 +83,12 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         return decode(path)[0]
     except Exception as error:  # on damaged data Pillow raises nearly anything
         raise UserError(f"{os.fspath(path)}: {why_unreadable(error)}") from error
+
+
+def content_hash(source: bytes | str | os.PathLike) -> str:
+    """Sixteen hex digits of the SHA-256 of an image file."""
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

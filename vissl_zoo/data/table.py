@@ -13,7 +13,7 @@ from datasets import Dataset, Image, ReadInstruction
 from PIL.Image import Image as PILImage
 
 from vissl_zoo.data import columns
-from vissl_zoo.data.decode import decode, encoded_size
+from vissl_zoo.data.decode import content_hash, decode, encoded_size
 from vissl_zoo.data.sources import Source, find_source, read_value, shown_name
 from vissl_zoo.errors import UserError
 
@@ -160,6 +160,10 @@ class ImageTable:
     def size(self, row: int) -> tuple[int, int]:
         """The upright (height, width) in pixels, from the file's header; raises BadImage."""
         return self._read(row, encoded_size)
+
+    def content_hash(self, row: int) -> str:
+        """Sixteen hex digits of the SHA-256 of the image's file, as it is stored; raises BadImage."""
+        return self._read(row, content_hash)
 
     def column(self, name: str) -> np.ndarray | None:
         """The values (N,) of another column, such as "ambiguity"; None when there is none of that name."""

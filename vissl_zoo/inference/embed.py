@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from vissl_zoo.data import BadImage, ImageTable, canvas_size, default_workers
 from vissl_zoo.data.canvas import fit_to_canvas
 from vissl_zoo.data.decode import BadImageTally
+from vissl_zoo.data.quality import measure
 from vissl_zoo.errors import UserError
 from vissl_zoo.inference.crop import CentralCrop, central_crop
 from vissl_zoo.inference.forward import Forward, exact_forward, fast_forward
@@ -42,12 +43,14 @@ class Embedded(NamedTuple):
             NaN where an image has an error. κ and uncertainty are None for a model without a κ head.
         sizes: (B, 2) int64, original height and width; 0 where unknown.
         errors: (B,) one line each, None where all is well.
+        pixels: (B, 3) float32, `Quality`, and content hashes (B,), "" where unknown; None if not asked for.
     """
 
     rows: np.ndarray
     representation: Representation
     sizes: np.ndarray
     errors: list[str | None]
+    pixels: tuple[np.ndarray, list[str]] | None = None
 
     @property
     def embedding(self) -> np.ndarray:
@@ -117,6 +120,7 @@ def embed(
     exact: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
+    measured: bool = False,
     progress: str | None = None,
 ) -> Iterator[Embedded]:
     """Decode images and embed their central crops, or views of them, in the order of `rows`.
@@ -137,6 +141,7 @@ def embed(
             fraction of their size, to no less than twice what is needed.
         batch_size: images of a forward pass; by default 256, on a CPU fewer of more than 79 pixels (32 of 224).
         workers: threads that decode; by default one for each CPU, 16 at most.
+        measured: also measure the pixels, and hash the files.
         progress: what to call the work in a progress bar; no bar if None.
 
     Raises:
@@ -153,7 +158,7 @@ def embed(
     crop = central_crop(model, image_size)
     most = CPU_PIXELS // crop.size**2 if device.type == "cpu" else DEVICE_BATCH
     size = batch_size or max(1, min(most, DEVICE_BATCH))
-    run = _Run(model, table, crop, views, clean or views is None, exact, size, workers)
+    run = _Run(model, table, crop, views, clean or views is None, exact, size, workers, measured)
     return _embed(run, rows, progress)
 
 
@@ -206,6 +211,7 @@ class _Run(NamedTuple):
     exact: bool
     size: int
     workers: int | None
+    measured: bool
 
 
 def _embed(run: _Run, rows: np.ndarray, progress: str | None) -> Iterator[Embedded]:
@@ -228,7 +234,8 @@ def _embed(run: _Run, rows: np.ndarray, progress: str | None) -> Iterator[Embedd
                 shape = (count, len(decoded.rows))
                 said = [None if part is None else part.reshape(*shape, *part.shape[1:]) for part in said]
             _blank_failures(said, decoded.errors)
-            yield Embedded(decoded.rows, Representation(*said), decoded.sizes, decoded.errors)
+            pixels = (decoded.quality, decoded.hashes) if run.measured else None
+            yield Embedded(decoded.rows, Representation(*said), decoded.sizes, decoded.errors, pixels)
             bar.update(len(decoded.rows))
     finally:
         bar.close()
@@ -288,6 +295,7 @@ class _Decoded(NamedTuple):
         canvases: (B, 3, H, W) uint8, the whole images with their aspect lost; empty if not asked for.
         sizes: (B, 2) int64, original height and width; 0 where unknown.
         errors: (B,) what is wrong with an image; None where nothing is.
+        quality: (B, 3) float32, `Quality`, and `hashes` (B,) of the files; NaN and "" where unknown.
     """
 
     rows: np.ndarray
@@ -295,6 +303,8 @@ class _Decoded(NamedTuple):
     canvases: np.ndarray
     sizes: np.ndarray
     errors: list[str | None]
+    quality: np.ndarray
+    hashes: list[str]
 
 
 def _decode_ahead(
@@ -312,7 +322,9 @@ def _decode_ahead(
                 count, s = len(rows), run.crop.size
                 crops = np.zeros((count, s, s, 3), np.uint8)
                 canvases = np.zeros((0 if canvas is None else count, 3, *(canvas or (0, 0))), np.uint8)
-                decoded = _Decoded(rows, crops, canvases, np.zeros((count, 2), np.int64), [None] * count)
+                quality = np.full((count, 3), np.nan, np.float32)
+                sizes, errors, hashes = np.zeros((count, 2), np.int64), [None] * count, [""] * count
+                decoded = _Decoded(rows, crops, canvases, sizes, errors, quality, hashes)
                 chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
                 started.append((decoded, [pool.submit(_decode, run, decoded, slots) for slots in chunks]))
             if len(started) > _AHEAD or (rows is None and started):
@@ -337,5 +349,8 @@ def _decode(run: _Run, decoded: _Decoded, slots: range) -> None:
             continue
         decoded.crops[slot] = run.crop.crop(image) if run.exact else run.crop.crop_fast(image, original)
         decoded.sizes[slot] = original
+        if run.measured:
+            decoded.quality[slot] = measure(image)
+            decoded.hashes[slot] = run.table.content_hash(int(decoded.rows[slot]))
         if len(decoded.canvases):
             decoded.canvases[slot] = fit_to_canvas(image, decoded.canvases.shape[2:])

@@ -25,12 +25,14 @@ import pyarrow.parquet as pq
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.output import write_text, write_whole
 
-COLUMNS = ("path", "kappa", "uncertainty", "percentile", "width", "height", "error", "model", "model_hash")
+QUALITY = ("brightness", "contrast", "sharpness")
+COLUMNS = ("path", "kappa", "uncertainty", "percentile", "width", "height", *QUALITY, "issue", "content_hash")
+COLUMNS += ("error", "model", "model_hash")
 TABLES = (".parquet", ".csv", ".jsonl")
 LISTS = (*TABLES, ".txt")
-_TEXTS = ("path", "error", "model", "model_hash")
+_TEXTS = ("path", "issue", "content_hash", "error", "model", "model_hash")
 _NUMBERS = {
-    **dict.fromkeys(("kappa", "uncertainty", "set_uncertainty"), "float32"),
+    **dict.fromkeys(("kappa", "uncertainty", "set_uncertainty", *QUALITY), "float32"),
     **dict.fromkeys(("percentile", "cosine"), "float64"),
     **dict.fromkeys(("width", "height", "row", "group"), "Int64"),
 }

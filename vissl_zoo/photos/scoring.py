@@ -17,11 +17,20 @@ from torch import nn
 from tqdm import tqdm
 
 from vissl_zoo.cpu.device import take_device
+from vissl_zoo.data.quality import Quality, issues
 from vissl_zoo.errors import UserError
 from vissl_zoo.inference import Embedded, Loaded, ModelOrName, embed, load_model, model_hash
 from vissl_zoo.output import output_file, write_whole
 from vissl_zoo.photos.inputs import Inputs, Part, find_inputs
-from vissl_zoo.photos.score_table import COLUMNS, TABLES, ordering, percentile, read_scores, write_scores
+from vissl_zoo.photos.score_table import (
+    COLUMNS,
+    QUALITY,
+    TABLES,
+    ordering,
+    percentile,
+    read_scores,
+    write_scores,
+)
 from vissl_zoo.photos.set_fit import PHOTO_MODEL, SUFFIX, SetFit, fit_set
 from vissl_zoo.photos.unfinished import Row, Unfinished
 from vissl_zoo.uncertainty.fitted_kappa import FEWEST
@@ -29,7 +38,7 @@ from vissl_zoo.uncertainty.reference import FEWEST as FEWEST_OF_A_SET
 from vissl_zoo.uncertainty.reference import Reference
 from vissl_zoo.uncertainty.view_embeddings import view_pipeline
 
-SCORING = 3  # to be raised when images come to be scored in another way
+SCORING = 4  # to be raised when images come to be scored in another way
 
 
 def score(
@@ -208,6 +217,7 @@ def score_inputs(
                 if not len(missing):
                     continue
                 options: Any = {"exact": exact, "batch_size": batch_size, "workers": workers}
+                options["measured"] = True
                 if views:
                     options |= {"views": view_pipeline(model, image_size, views, seed=1), "clean": True}
                 for said in embed(model, part.table, image_size, rows=missing, **options):
@@ -238,13 +248,16 @@ def _rows(part: Part, said: Embedded, wanted: bool, reference: Reference | None)
     good = np.isfinite(kappa)
     if reference is not None and good.any():
         told[good] = reference.uncertainty(columns[:, good].swapaxes(0, 1), kappa[good])
+    assert said.pixels is not None  # they were asked for
+    quality, hashes = said.pixels
     found = []
     for i, (row, error) in enumerate(zip(said.rows.tolist(), said.errors, strict=True)):
         height, width = said.sizes[i].tolist()
         scores = float(kappa[i]), float(uncertainty[i]), float(told[i])
         embedding = columns[0, i] if wanted else None
         line = None if error is None else " ".join(error.split())
-        found.append(Row(part.paths[row], int(part.stamps[row]), *scores, width, height, embedding, line))
+        known = part.paths[row], int(part.stamps[row])
+        found.append(Row(*known, *scores, *quality[i].tolist(), width, height, hashes[i], embedding, line))
     return found
 
 
@@ -252,10 +265,13 @@ def _table(rows: list[Row], name: str, hashed: str) -> pd.DataFrame:
     """The scores in the order of the inputs."""
     columns = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
     known = {side: pd.Series(columns[side], dtype="Int64") for side in ("width", "height")}
-    scores = {n: np.array(columns[n], dtype=np.float32) for n in ("kappa", "uncertainty", "set_uncertainty")}
+    numbers = ("kappa", "uncertainty", "set_uncertainty", *QUALITY)
+    scores = {n: np.array(columns[n], dtype=np.float32) for n in numbers}
+    said = zip(*(scores[n] for n in QUALITY), columns["width"], columns["height"], strict=True)
+    words = [issues(Quality(*measured), width, height) for *measured, width, height in said]
     values = {
         **columns, **scores, **{side: sizes.mask(sizes == 0) for side, sizes in known.items()},
-        "percentile": None, "model": name, "model_hash": hashed,
+        "percentile": None, "issue": words, "model": name, "model_hash": hashed,
     }  # fmt: skip
     table = pd.DataFrame({column: values[column] for column in COLUMNS})
     if np.isfinite(scores["set_uncertainty"]).any():
@@ -275,10 +291,9 @@ def _earlier(unfinished: Unfinished, output: Path, identity: dict[str, Any], wan
         if memory.get("settings") == identity and memory["folder"] == os.getcwd():
             stamps = np.frombuffer(base64.b64decode(memory["stamps"]), dtype="<i8").tolist()
             embeddings = _unchanged(memory.get("embeddings")) if wanted else [None] * len(table)
-            told = table["set_uncertainty"] if "set_uncertainty" in table else np.full(len(table), np.nan)
-            known = (table[name].fillna(0) for name in ("kappa", "uncertainty", "width", "height"))
-            columns = [table["path"], stamps, *known, embeddings]
-            columns.insert(4, told)
+            known: Any = table.assign(stamp=stamps, set_uncertainty=table.get("set_uncertainty", np.nan))
+            known = known.fillna({"kappa": 0, "uncertainty": 0, "width": 0, "height": 0, "content_hash": ""})
+            columns = [*(known[name] for name in Row._fields[:-2]), embeddings]
             yield from map(Row._make, zip(*columns, [None] * len(table), strict=False))
     yield from unfinished.read()
 

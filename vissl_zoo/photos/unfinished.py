@@ -18,7 +18,8 @@ COMMIT_SECONDS = 5.0  # what a killed call loses at most, besides the batch at h
 SCHEMA = (
     "CREATE TABLE settings (said TEXT)",
     "CREATE TABLE scores (path TEXT PRIMARY KEY, stamp INTEGER, kappa REAL, uncertainty REAL, "
-    "set_uncertainty REAL, width INTEGER, height INTEGER, embedding BLOB) WITHOUT ROWID",
+    "set_uncertainty REAL, brightness REAL, contrast REAL, sharpness REAL, width INTEGER, height INTEGER, "
+    "content_hash TEXT, embedding BLOB) WITHOUT ROWID",
 )
 
 
@@ -33,8 +34,12 @@ class Row(NamedTuple):
     kappa: float
     uncertainty: float
     set_uncertainty: float
+    brightness: float
+    contrast: float
+    sharpness: float
     width: int
     height: int
+    content_hash: str
     embedding: np.ndarray | None
     error: str | None = None
 
@@ -90,10 +95,12 @@ class Unfinished:
             UserError: what is in the file is no score.
         """
         with self._one_line():
-            for path, stamp, *said, width, height, blob in self._database.execute("SELECT * FROM scores"):
+            for path, stamp, *said, width, height, hashed, blob in self._database.execute(
+                "SELECT * FROM scores"
+            ):
                 embedding = None if blob is None else np.frombuffer(blob, dtype="<f4")
                 scores = (float("nan") if value is None else float(value) for value in said)
-                yield Row(str(path), int(stamp), *scores, int(width), int(height), embedding)
+                yield Row(str(path), int(stamp), *scores, int(width), int(height), str(hashed), embedding)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Remember the rows without an error: the others are tried again. After some seconds they are safe on disk.
@@ -102,13 +109,13 @@ class Unfinished:
             UserError: they cannot be written.
         """
         values = [
-            (*row[:7], None if row.embedding is None else row.embedding.astype("<f4").tobytes())
+            (*row[:-2], None if row.embedding is None else row.embedding.astype("<f4").tobytes())
             for row in rows
             if row.error is None
         ]
         with self._one_line():
             self._database.executemany(
-                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
+                f"INSERT OR REPLACE INTO scores VALUES ({', '.join('?' * (len(Row._fields) - 1))})", values
             )
             if time.monotonic() - self._begun >= COMMIT_SECONDS:
                 self._commit()
