@@ -4,8 +4,10 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -51,10 +53,51 @@ def test_groups_are_what_they_say(centre, dedup, scored, tmp_path):
     assert sizes == sorted(sizes, reverse=True)
     for members in groups.values():
         (kept,) = [i for i in members if rows[i]["kept"] == "True"]
-        assert float(rows[kept]["uncertainty"]) == min(float(rows[i]["uncertainty"]) for i in members)
+        ranks = [
+            (-int(rows[i]["width"]) * int(rows[i]["height"]), float(rows[i]["uncertainty"])) for i in members
+        ]
+        assert ranks[members.index(kept)] == min(ranks)  # the largest, then the most certain
         for i in members:
             assert float(rows[i]["cosine"]) == pytest.approx(min(1, cosines[i, kept]), abs=1e-5)
             assert float(rows[i]["cosine"]) >= threshold - 1e-5
+
+
+def test_exact_copies_are_told_first(dedup):
+    assert dedup().out.startswith("1 files are exact copies of another, byte by byte\n12 images: ")
+
+
+def test_what_leaked_from_another_set_is_found_and_not_kept(
+    dedup, run_command, small_export, photos, tmp_path
+):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "other name.jpg").write_bytes((photos / "05.jpg").read_bytes())
+    Image.radial_gradient("L").convert("RGB").save(tmp_path / "test" / "new.jpg")
+    flags = ("--output", tmp_path / "o.parquet", "--embeddings", tmp_path / "o.npy")
+    assert run_command("score", tmp_path / "test", "--model", small_export, *flags).code == 0
+    reference = ("--reference", tmp_path / "o.parquet", "--reference-embeddings", tmp_path / "o.npy")
+    outcome = dedup("--threshold", 1, *reference, "--output", tmp_path / "d.parquet")
+    assert "1 images repeat one of" in outcome.out
+    assert "1 of them byte by byte" in outcome.out
+    table = pd.read_parquet(tmp_path / "d.parquet").set_index("path")
+    leaked = table[table["reference"].notna()]
+    assert leaked.index.tolist() == [str(photos / "05.jpg")]
+    assert leaked["reference"].tolist() == [str(tmp_path / "test" / "other name.jpg")]
+    assert leaked["reference_cosine"].tolist() == pytest.approx([1], abs=1e-4)
+    assert not leaked["kept"].any()
+    kept = run_command("filter", tmp_path / "d.parquet", "--keep", 1).out.split("\n")
+    assert str(photos / "05.jpg") not in kept
+
+
+def test_a_reference_of_another_model_is_one_line(scored, run_command, tmp_path):
+    table = pd.read_parquet(scored / "scores.parquet").assign(model_hash="0123456789abcdef")
+    table.to_parquet(tmp_path / "o.parquet")
+    own = (scored / "scores.parquet", "--embeddings", scored / "e.npy", "--reference", tmp_path / "o.parquet")
+    outcome = run_command("dedup", *own, "--reference-embeddings", scored / "e.npy")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "another model" in outcome.err
+    outcome = run_command("dedup", *own)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "--reference-embeddings" in outcome.err
 
 
 def test_a_low_threshold_is_told(dedup):

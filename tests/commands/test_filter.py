@@ -10,12 +10,26 @@ def test_the_most_certain_are_kept_in_their_order(keep, count, run_command, scor
     output = tmp_path / "kept.parquet"
     outcome = run_command("filter", scored / "scores.parquet", "--keep", keep, "--output", output)
     assert outcome.code == 0, outcome.err
-    assert "not blank ones" in outcome.out
+    assert "have an issue, see --no-issues" in outcome.out  # the photos are coarse, as a blurred one is
     table, kept = (pq.read_table(f).to_pydict() for f in (scored / "scores.parquet", output))
     assert len(kept["path"]) == count
     assert kept["row"] == sorted(kept["row"])
     dropped = [u for p, u in zip(table["path"], table["uncertainty"], strict=True) if p not in kept["path"]]
     assert not dropped or max(kept["uncertainty"]) <= min(dropped)
+
+
+def test_photos_with_an_issue_are_left_out(run_command, scored, tmp_path):
+    table = pq.read_table(scored / "scores.parquet").to_pandas()
+    table["issue"] = ["", "dark"] * 6
+    table.to_parquet(tmp_path / "s.parquet")
+    outcome = run_command("filter", tmp_path / "s.parquet", "--keep", 1, "--no-issues")
+    assert outcome.out.split() == table["path"][::2].tolist()
+    table.assign(issue="blank").to_parquet(tmp_path / "s.parquet")
+    outcome = run_command("filter", tmp_path / "s.parquet", "--no-issues")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    old = table.drop(columns=["issue", "content_hash", "brightness", "contrast", "sharpness"])
+    old.to_parquet(tmp_path / "s.parquet")  # of an earlier version
+    assert run_command("filter", tmp_path / "s.parquet", "--keep", 1, "--no-issues").code == 0
 
 
 def test_images_without_a_score_are_left_out(run_command, scored, tmp_path):

@@ -17,7 +17,7 @@ def test_page(run_command, scored, tmp_path):
     page = pages[0]
     assert page.count("<circle") == 12
     assert page.count("data-source=") == 12
-    assert page.count("<figure") == 3 + 3 + 2  # both ends, and the pair that is one image
+    assert page.count("<figure") == 3 + 3 + 3 + 2  # both ends, marked ones, the pair that is one image
     assert "1 groups at a cosine of 1 or more" in page
     assert "http" not in page
     # The same input gives the same page.
@@ -41,7 +41,7 @@ def test_without_embeddings_and_without_the_photos(run_command, scored, tmp_path
     write_scores(tmp_path / "s.parquet", scores)
     assert run_command("report", tmp_path / "s.parquet", "--output", tmp_path / "r.html").code == 0
     page = (tmp_path / "r.html").read_text()
-    assert page.count("cannot be read") == 12
+    assert page.count("cannot be read") == 12 + 12  # by certainty, and those marked by their pixels
     assert "<b>" not in page
     assert "Map of the embedding" not in page
 

@@ -126,7 +126,7 @@ def test_bad_images_are_rows_and_names_are_safe(nasty, run_command, small_export
     assert sizes["turned.jpg"] == ("40", "50")  # as it is seen, not as it is stored
     missing = np.isnan(np.load(tmp_path / "e.npy")).all(axis=1)
     assert missing.tolist() == [bool(row["error"]) for row in rows]
-    check_page(gallery, images=17)
+    check_page(gallery, images=20)
     assert "&lt;img src=x onerror=1&gt;" in gallery.read_text()
 
 
@@ -169,7 +169,7 @@ def check_page(page: Path, images: int) -> None:
 
 
 def test_gallery(scored):
-    check_page(scored / "gallery.html", images=12)
+    check_page(scored / "gallery.html", images=24)  # by certainty, and marked by their pixels
     text = (scored / "gallery.html").read_text()
     assert text.count("<rect") == 32
     assert text.index("Most certain") < text.index("Least certain")

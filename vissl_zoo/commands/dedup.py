@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from vissl_zoo.cli import Fraction, ScoresFile, parse_flags
+from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file
-from vissl_zoo.photos.duplicates import Groups, find_duplicates, random_cosines
+from vissl_zoo.photos.duplicates import Groups, find_duplicates, nearest_in, random_cosines
 from vissl_zoo.photos.score_table import (
     LISTS,
     candidates,
     embedding_rows,
+    largest_first,
     read_embeddings,
     read_scores,
     write_scores,
@@ -37,10 +39,15 @@ class Options:
     centre: bool = False
     """Subtract the mean embedding first. Embeddings of many networks all point one way, which makes every cosine high;
     without the part that all share, a threshold means more."""
+    reference: str | None = None
+    """The table of another set, such as the test images: find what of it is among these, too."""
+    reference_embeddings: str | None = None
+    """The .npy that `score --embeddings` wrote for the other set, with the same model."""
     output: str | None = None
     """Where the groups go: .parquet, .csv or .jsonl, one row an image with its scores and `group` (empty if it
-    repeats none; the largest is 0), `kept`, and `cosine` to the kept one; `select` and `filter` read it and pass over
-    what is not kept. A .txt gets the paths to keep. By default the groups are printed."""
+    repeats none; the largest is 0), `kept`, and `cosine` to the kept one; with --reference also `reference`, the image
+    there that it repeats, and `reference_cosine`. `select` and `filter` read it and pass over what is not kept. A .txt
+    gets the paths to keep. By default the groups are printed."""
 
 
 def main(arguments: list[str]) -> None:
@@ -50,7 +57,10 @@ def main(arguments: list[str]) -> None:
     output = output_file(options.output, "--output", LISTS, [options.scores])
     table = read_scores(options.scores)
     embeddings = read_embeddings(options.embeddings, table, "dedup")
-    places = candidates(table, options.scores)
+    places = largest_first(table, candidates(table, options.scores))
+    copies = table["content_hash"].iloc[places].replace("", None).dropna().duplicated().sum()
+    if copies:
+        print(f"{copies:,} files are exact copies of another, byte by byte")
     groups = find_duplicates(embeddings, places, options.threshold, centre=options.centre)
     count = groups.group.max(initial=-1) + 1
     repeats = int((groups.group >= 0).sum() - count)
@@ -67,17 +77,53 @@ def main(arguments: list[str]) -> None:
                 f"to this model, images that are no duplicates are this alike: try --threshold above {high:.3f} "
                 "or --centre"
             )
+    leaked = find_leaks(table, embeddings, places, options)
     if output is None or count <= FEW:
         print_groups(table, groups)
     if output is not None:
         whole = table.assign(
             row=embedding_rows(table),
             group=pd.Series(groups.group, dtype="Int64").mask(groups.group < 0),
-            kept=groups.kept,
+            kept=groups.kept & leaked["reference"].isna().to_numpy() if leaked is not None else groups.kept,
             cosine=groups.cosine,
+            **({} if leaked is None else leaked),
         )
-        write_scores(output, whole.loc[groups.kept] if output.suffix.lower() == ".txt" else whole)
+        write_scores(output, whole.loc[whole["kept"]] if output.suffix.lower() == ".txt" else whole)
         print(f"wrote {output}")
+
+
+def find_leaks(
+    table: pd.DataFrame, embeddings: np.ndarray, places: np.ndarray, options: Options
+) -> pd.DataFrame | None:
+    """Which images repeat one of --reference, as `reference` and `reference_cosine`; None where there is none.
+
+    Raises:
+        UserError: the other table or its embeddings cannot be read, or they are another model's.
+    """
+    if options.reference is None:
+        return None
+    other = read_scores(options.reference)
+    theirs = read_embeddings(
+        options.reference_embeddings, other, "dedup --reference", "--reference-embeddings"
+    )
+    models = [set(t["model_hash"].dropna()) for t in (table, other)]
+    if theirs.shape[1] != embeddings.shape[1] or (all(models) and models[0] != models[1]):
+        raise UserError(f"{options.reference} was scored with another model than {options.scores}")
+    known = candidates(other, options.reference)
+    row, cosine = nearest_in(embeddings[places], theirs[known], centre=options.centre)
+    same = table["content_hash"].iloc[places].isin(set(other["content_hash"].dropna()) - {""}).to_numpy()
+    found = same | (cosine >= np.float32(options.threshold - 1e-6))
+    leaked = pd.DataFrame({"reference": None, "reference_cosine": np.nan}, index=table.index, dtype=object)
+    leaked.loc[table.index[places[found]], "reference"] = other["path"].to_numpy()[known[row[found]]]
+    leaked.loc[table.index[places[found]], "reference_cosine"] = np.minimum(cosine[found], 1)
+    print(
+        f"{int(found.sum()):,} images repeat one of {options.reference}, {int(same.sum()):,} of them byte by byte"
+    )
+    for place in places[found][:SHOWN]:
+        print(
+            f"  {leaked['reference_cosine'][place]:.3f}  {table['path'][place]}  is  {leaked['reference'][place]}"
+        )
+    return leaked.astype({"reference_cosine": float})
 
 
 def print_groups(table: pd.DataFrame, groups: Groups) -> None:

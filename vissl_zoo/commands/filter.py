@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vissl_zoo.cli import Fraction, ScoresFile, parse_flags
+from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file
 from vissl_zoo.photos.score_table import LISTS, candidates, read_scores, subset, write_scores
 
@@ -19,8 +20,9 @@ class Options:
     """The table that `score`, `select` or `dedup` wrote."""
     keep: Fraction = 0.95
     """The fraction of the images to keep, the most certain ones; images without a score are never kept. Uncertain
-    images are ambiguous or odd. κ is no detector of blank images: two views of nothing agree, so a blank photo may be
-    certain."""
+    images are ambiguous or odd. A blank photo may be certain, since two views of nothing agree: see --issues."""
+    issues: bool = True
+    """Keep photos that have an `issue`, too: dark, bright, blank, blurred or of an odd size."""
     output: str | None = None
     """Where the kept ones go, in their old order: .parquet, .csv or .jsonl with their scores, .txt with the paths
     alone. By default the paths are printed."""
@@ -34,6 +36,10 @@ def main(arguments: list[str]) -> None:
     table = read_scores(options.scores)
     places = candidates(table, options.scores)
     kept = np.sort(places[: max(1, round(options.keep * len(places)))])
+    poor = table["issue"].fillna("").ne("").to_numpy()
+    kept = kept if options.issues else kept[~poor[kept]]
+    if not len(kept):
+        raise UserError(f"{options.scores}: every image has an issue")
     if output is None:
         print("\n".join(table["path"].iloc[kept]))
         return
@@ -42,5 +48,6 @@ def main(arguments: list[str]) -> None:
     print(
         f"kept {len(kept):,} of {len(table):,} images"
         + (f" (without a score: {failed:,})" if failed else "")
-        + f"; κ finds ambiguous and odd images, not blank ones\nwrote {output}"
+        + (f"; {int(poor[kept].sum()):,} of them have an issue, see --no-issues" if poor[kept].any() else "")
+        + f"\nwrote {output}"
     )

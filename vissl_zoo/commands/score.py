@@ -32,7 +32,8 @@ class Options:
     seen ImageNet. That one, and a model without κ, get a κ that is fitted to the images first."""
     output: str = "scores.parquet"
     """The table, .parquet, .csv or .jsonl: path, kappa, uncertainty, set_uncertainty, percentile, width, height,
-    error, model, model_hash; one row an image, also for one that cannot be read. set_uncertainty is what 200 images or
+    brightness, contrast, sharpness, issue (dark, bright, blank, blurred, odd size), content_hash, error, model,
+    model_hash; one row an image, also for one that cannot be read. set_uncertainty is what 200 images or
     more say of one of them. percentile is its rank, or that of the uncertainty, from 0, the most certain, to 100, the
     least. Called again, the command scores only what is missing or has changed (a finished .csv or .jsonl is scored
     anew)."""
@@ -127,11 +128,17 @@ def summary(table: pd.DataFrame, repeated: int) -> str:
         lines.append(f"{repeated:,} named more than once are scored once")
     lines += [f"  {p}: {e}" for p, e in zip(failed["path"][:ENDS], failed["error"][:ENDS], strict=True)]
     ends = {"most certain": order[:ENDS], "least certain": order[::-1][: max(0, len(order) - ENDS)][:ENDS]}
+    column, name = (
+        ("set_uncertainty", "uncertainty in the set") if "set_uncertainty" in table else ("kappa", "κ")
+    )
     for title, places in ends.items():
         if len(places):
             shown = table.iloc[places]
-            lines.append(f"\n{title:16}κ")
+            lines.append(f"\n{title:16}{name}")
             lines += [
-                f"  {short_number(k):>12}  {p}" for k, p in zip(shown["kappa"], shown["path"], strict=True)
+                f"  {short_number(v):>12}  {p}" for v, p in zip(shown[column], shown["path"], strict=True)
             ]
+    marked = table["issue"][table["issue"].ne("")].str.split(", ").explode().value_counts()
+    if len(marked):
+        lines.append("\nby their pixels: " + ", ".join(f"{count:,} {word}" for word, count in marked.items()))
     return "\n".join(lines)

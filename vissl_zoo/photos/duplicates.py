@@ -103,6 +103,30 @@ def _assign(
     keeper[rows[better]], best[rows[better]] = leaders[nearest[better]], similar[better]
 
 
+def nearest_in(
+    embeddings: np.ndarray, reference: np.ndarray, *, centre: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most similar of M other images for each of N: its row and the cosine, (N,) each.
+
+    Args:
+        embeddings: (N, F).
+        reference: (M, F), M >= 1.
+        centre: subtract the mean embedding of the M first.
+    """
+    mean = reference.mean(axis=0) if centre else 0
+    points, others = unit_length(embeddings - mean), unit_length(reference - mean)
+    row, cosine = np.zeros(len(points), dtype=np.int64), np.full(len(points), -np.inf, dtype=np.float32)
+    for start in range(0, len(points), _BLOCK):
+        own = slice(start, start + _BLOCK)
+        for first in range(0, len(others), _CHUNK):
+            cosines = points[own] @ others[first : first + _CHUNK].T
+            best = cosines.argmax(axis=1)
+            value = cosines[np.arange(len(best)), best]
+            better = value > cosine[own]
+            row[own][better], cosine[own][better] = first + best[better], value[better]
+    return row, cosine
+
+
 def random_cosines(
     embeddings: np.ndarray, pairs: int = 20_000, seed: int = 0, *, centre: bool = False
 ) -> np.ndarray:

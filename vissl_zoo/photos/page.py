@@ -59,6 +59,7 @@ class Page:
         self.table, self.command, self.count = table, command, count
         self.paths: list[str] = table["path"].tolist()
         self.kappa: list[float] = table["kappa"].astype(float).tolist()
+        self.issues: list[str] = table["issue"].fillna("").tolist() if "issue" in table else [""] * len(table)
         self._pictures: dict[tuple[int, int], tuple[str, float] | None] = {}
 
     def write(self, file: Path, **parts: object) -> None:
@@ -72,6 +73,7 @@ class Page:
         failed = np.flatnonzero(table["uncertainty"].isna()).tolist()
         errors = table["error"].fillna("no score").tolist()
         kappa = np.array(self.kappa)[order]
+        marked = np.flatnonzero(np.array(self.issues) != "")
         loader = jinja2.PackageLoader("vissl_zoo.photos", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -85,6 +87,9 @@ class Page:
             command=self.command,
             certain=self.pictures(order[:count]),
             uncertain=self.pictures(order[::-1][: len(order) - count][: self.count]),
+            asked="set_uncertainty" in table,
+            poor=self.pictures(marked[: self.count]),
+            marked=len(marked),
             spread=[short_number(q) for q in np.quantile(kappa, [0.1, 0.5, 0.9])] if len(kappa) else None,
             bars=histogram(kappa),
             ends=[short_number(kappa.min()), short_number(kappa.max())] if len(kappa) else None,
@@ -100,9 +105,16 @@ class Page:
         for i, place in enumerate(places.tolist()):
             source, aspect = self.thumbnail(place, _SIDE) or (None, 1.0)
             path = self.paths[place]
-            note = notes[i] if notes else f"κ {short_number(self.kappa[place])}"
+            note = notes[i] if notes else self.note(place)
             found.append(Picture(path, os.path.basename(path) or path, source, aspect, note))
         return found
+
+    def note(self, place: int) -> str:
+        """What stands below an image: its uncertainty in the set, κ, and what is wrong with its pixels."""
+        told = self.table["set_uncertainty"].iloc[place] if "set_uncertainty" in self.table else np.nan
+        shown = "" if np.isnan(told) else f"{told:.2f}, "
+        issue = self.issues[place]
+        return f"{shown}κ {short_number(self.kappa[place])}" + (f", {issue}" if issue else "")
 
     def thumbnail(self, place: int, side: int) -> tuple[str, float] | None:
         """(JPEG of at most `side` pixels as a data URL, width / height within `_ASPECTS`), None if unreadable."""
@@ -176,7 +188,7 @@ def duplicate_groups(page: Page, groups: Groups, threshold: float) -> dict[str, 
     """The section of near-duplicates: `groups` and `groups_about` for the page."""
     count = groups.group.max(initial=-1) + 1
     repeats = int((~groups.kept).sum())
-    about = f"{count:,} groups at a cosine of {threshold:g} or more; {repeats:,} images repeat a more certain one."
+    about = f"{count:,} groups at a cosine of {threshold:g} or more; {repeats:,} images repeat another one."
     if count > GROUPS:
         about += f" The {GROUPS} largest are shown."
     found = []

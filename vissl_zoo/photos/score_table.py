@@ -1,9 +1,9 @@
 """Tables of scores: a DataFrame with one row an image, and the files that hold it, .parquet, .csv or .jsonl.
 
 `COLUMNS` are those of `score`, which adds `set_uncertainty` where it asked the whole set. A subset adds `row`, an
-image's row in the embeddings of the whole set, and `dedup` adds `group`, `kept` and `cosine`. Columns of others are
-carried along. `table.attrs` holds "folder", against which relative paths are meant, and "images", how many the whole
-set has.
+image's row in the embeddings of the whole set. `dedup` adds `group`, `kept` and `cosine`, and with another set
+`reference` and `reference_cosine`. Columns of others are carried along. `table.attrs` holds "folder", against which
+relative paths are meant, and "images", how many the whole set has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LISTS = (*TABLES, ".txt")
 _TEXTS = ("path", "issue", "content_hash", "error", "model", "model_hash")
 _NUMBERS = {
     **dict.fromkeys(("kappa", "uncertainty", "set_uncertainty", *QUALITY), "float32"),
-    **dict.fromkeys(("percentile", "cosine"), "float64"),
+    **dict.fromkeys(("percentile", "cosine", "reference_cosine"), "float64"),
     **dict.fromkeys(("width", "height", "row", "group"), "Int64"),
 }
 _KEY = b"vissl_zoo"
@@ -66,6 +66,12 @@ def candidates(table: pd.DataFrame, name: str) -> np.ndarray:
     return order
 
 
+def largest_first(table: pd.DataFrame, order: np.ndarray) -> np.ndarray:
+    """Places (M,) with the largest picture first; equally large ones keep their order, and unknown sizes come last."""
+    area = (table["width"] * table["height"]).astype("float64").fillna(0).to_numpy()
+    return order[np.argsort(-area[order], kind="stable")]
+
+
 def percentile(uncertainty: pd.Series) -> pd.Series:
     """The rank of each of N uncertainties, 0 for the most certain image … 100 for the least; NaN where there is none.
 
@@ -82,7 +88,7 @@ def embedding_rows(table: pd.DataFrame) -> np.ndarray:
 def subset(table: pd.DataFrame, places: np.ndarray) -> pd.DataFrame:
     """The images at `places` (M,), in that order, with their `row`, and without what `dedup` said of the whole set."""
     chosen = table.assign(row=embedding_rows(table)).iloc[places]
-    return chosen.drop(columns=["group", "kept", "cosine"], errors="ignore")
+    return chosen.drop(columns=["group", "kept", "cosine", "reference", "reference_cosine"], errors="ignore")
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -167,37 +173,37 @@ def read_scores(name: str) -> pd.DataFrame:
     return table
 
 
-def read_embeddings(name: str | None, table: pd.DataFrame, command: str) -> np.ndarray:
+def read_embeddings(
+    name: str | None, table: pd.DataFrame, command: str, flag: str = "--embeddings"
+) -> np.ndarray:
     """The embeddings (N, F) float32 that belong to the N images of `table`, NaN where one failed.
 
     Raises:
         UserError: none are given, they cannot be read, or they are not of these images.
     """
     if name is None:
-        raise UserError(
-            f"{command} needs --embeddings E.npy, which `vissl-zoo score --embeddings E.npy` makes"
-        )
+        raise UserError(f"{command} needs {flag} E.npy, which `vissl-zoo score --embeddings E.npy` makes")
     try:
         embeddings = np.load(os.path.expanduser(name), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"--embeddings {name} cannot be read: {reason}") from error
+        raise UserError(f"{flag} {name} cannot be read: {reason}") from error
     if not isinstance(embeddings, np.ndarray):
-        raise UserError(f"--embeddings {name}: an .npz, not the one array of an .npy")
+        raise UserError(f"{flag} {name}: an .npz, not the one array of an .npy")
     if embeddings.ndim != 2 or not embeddings.shape[1] or embeddings.dtype.kind != "f":
-        raise UserError(f"--embeddings {name}: not a table of numbers (N, F) but {embeddings.shape}")
+        raise UserError(f"{flag} {name}: not a table of numbers (N, F) but {embeddings.shape}")
     rows = embedding_rows(table)
     whole = table.attrs.get("images")  # a subset in a .csv does not know of how many it is one
     if rows.min() < 0 or rows.max() >= len(embeddings) or whole not in (None, len(embeddings)):
         raise UserError(
-            f"--embeddings {name} has {len(embeddings)} rows, and the scores are of {whole or rows.max() + 1} images: "
+            f"{flag} {name} has {len(embeddings)} rows, and the scores are of {whole or rows.max() + 1} images: "
             "take the two that one call of `score` wrote, and make again what followed from them"
         )
     taken = np.asarray(embeddings[rows], dtype=np.float32)
     bad = np.isfinite(table["uncertainty"].to_numpy()) & ~np.isfinite(taken).all(axis=1)
     if bad.any():
         place = int(np.flatnonzero(bad)[0])
-        raise UserError(f"--embeddings {name}: row {rows[place]}, {table['path'][place]}, is not finite")
+        raise UserError(f"{flag} {name}: row {rows[place]}, {table['path'][place]}, is not finite")
     return taken
 
 
