@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,35 @@ from vissl_zoo.models.zoo import BACKBONES
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
-DEMO = DOCS / "demo.json"
+DEMO, EVIDENCE = DOCS / "demo.json", DOCS / "kappa_evidence.json"
+PAIRS = {  # of experiments/kappa.py
+    "demo-shapes": "demo, shapes",
+    "vi_simsiam-cifar10": "VI-SimSiam, CIFAR-10",
+    "simclr-cifar10": "SimCLR, CIFAR-10",
+    "lite0-cifar10": "Lite0, CIFAR-10",
+    "lite0-tiny32": "Lite0, tiny32",
+    "lite2-tiny32": "Lite2, tiny32",
+    "lite0-dtd10": "Lite0, dtd10",
+    "photos": "Lite0, 700 photos",
+}
+CHOSEN_ON = ("demo-shapes", "lite0-tiny32")
+EVIDENCE_SCORES = {
+    "norm": "embedding norm",
+    "centred norm": "centred norm",
+    "similarity": "similarity to neighbours",
+    "centred similarity": "the same, centred",
+    "two-view cosine": "cosine of two views",
+    "Mahalanobis": "Mahalanobis distance",
+    "best free": "the best of these, by hindsight",
+    "rank mean of the best two": "rank mean of the best two, by hindsight",
+    "κ as learnt": "κ as learnt in training",
+    "κ, views": "κ, target `views`",
+    "κ, neighbours": "κ, target `neighbours`",
+    "κ, clusters": "**κ, target `clusters`**",
+    "set": "**`set_uncertainty`**",
+    "set, 4 views": "**`set_uncertainty`, 4 views**",
+    "max probability": "max probability (knows labels)",
+}
 SCORES = {  # what κ is compared with, by its name in metrics.json
     "kappa": "κ",
     "norm": "embedding norm",
@@ -58,6 +86,8 @@ def shipped() -> str:
     rows = []
     for name, row in weights.shipped().items():
         found = row.card["metrics"]
+        if "uncertainty" not in found:  # of the photo model docs/kappa.md has the figures
+            continue
         auroc = found["uncertainty"]["knn"]["auroc"]
         others = ", ".join(_three(auroc[score]) for score in ("norm", "knn_distance", "two_view_cosine"))
         tops = (f"{100 * found[protocol]['top1']:.1f} %" for protocol in ("knn", "linear"))
@@ -121,7 +151,41 @@ def evaluation() -> str:
     return _table(("score", "AUROC for kNN correctness", "95 % interval"), rows, "lrl")
 
 
+def kappa_scores() -> str:
+    """The AUROC of every score for the errors of kNN, a column a pair, the means over the seeds."""
+    return _evidence("knn")
+
+
+def kappa_scores_linear() -> str:
+    """The same for the errors of the linear classifier."""
+    return _evidence("linear")
+
+
+def _evidence(by: str) -> str:
+    found = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    pairs = [name for name in PAIRS if name in found and by in next(iter(found[name].values()))]
+    judged = [name for name in pairs if name not in CHOSEN_ON and name != "photos"]
+    rows = []
+    for score, title in EVIDENCE_SCORES.items():
+        areas = {name: _mean(run[by].get(score) for run in found[name].values()) for name in pairs}
+        known = [areas[name] for name in judged]
+        cells = [_three(areas[name]) for name in pairs]
+        rows.append((title, *cells, _three(_mean(known) if None not in known else None)))
+    accuracy = [_mean(run[f"{by}_accuracy"] for run in found[name].values()) for name in pairs]
+    rows.append(("accuracy of the classifier", *map(_three, accuracy), ""))
+    head = ("AUROC", *(PAIRS[name] for name in pairs), "mean of the pairs that chose nothing")
+    return _table(head, rows, "l" + "r" * (len(head) - 1))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean; None where one of them is."""
+    found = list(values)
+    return None if None in found else sum(found) / len(found)  # type: ignore[arg-type]
+
+
 BLOCKS = {
+    "kappa scores": kappa_scores,
+    "kappa scores linear": kappa_scores_linear,
     "table 1": table,
     "models": models,
     "recipes": recipes,

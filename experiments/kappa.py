@@ -27,6 +27,7 @@ from torch import nn
 from photo_model import efficientnet_lite
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.data import ImageTable, open_images
+from vissl_zoo.evaluation import figures
 from vissl_zoo.evaluation.context import Evaluation
 from vissl_zoo.evaluation.correctness import knn_answers, linear_answers
 from vissl_zoo.evaluation.image_views import two_views
@@ -35,7 +36,7 @@ from vissl_zoo.evaluation.measures import auroc_with_p, resampled_aurocs
 from vissl_zoo.evaluation.neighbours import nearest
 from vissl_zoo.evaluation.protocols import PROTOCOLS
 from vissl_zoo.inference import embed_all, load_model
-from vissl_zoo.output import write_text
+from vissl_zoo.output import write_text, write_whole
 from vissl_zoo.uncertainty.fitted_kappa import fit_to_embeddings, with_fresh_head
 from vissl_zoo.uncertainty.reference import Reference
 from vissl_zoo.uncertainty.targets import TARGETS
@@ -114,7 +115,33 @@ def main(arguments: list[str] | None = None) -> None:
             made = photos(flags.data, seed) if name == "photos" else measure(known[name], flags.data, seed)
             found.setdefault(name, {})[f"{seed}"] = made
             write_text(output, json.dumps(found, indent=1) + "\n")
+            draw(found, output.with_suffix(".png"))
             print(name, seed, {k: round(v, 3) for k, v in made["knn"].items()}, flush=True)
+
+
+def draw(found: dict[str, Any], file: Path) -> None:
+    """Every AUROC for kNN's errors as a dot, a line a pair: scores that cost nothing in grey, κ in colour."""
+    figure = figures.new_figure(7.2, 0.45 * len(found) + 0.9)
+    axes = figure.subplots()
+    kinds = (
+        (FREE, figures.NEUTRAL, "o", "scores that cost nothing"),
+        (("κ, views",), figures.NEUTRAL, "x", "κ fitted to the agreement of views"),
+        (("κ, clusters",), figures.SURE, "D", "κ fitted to clusters"),
+        (("set",), figures.UNSURE, "s", "set_uncertainty"),
+    )
+    for place, runs in enumerate(found.values()):
+        for names, colour, marker, _ in kinds:
+            for name in names:
+                value = np.mean([run["knn"].get(name, np.nan) for run in runs.values()])
+                axes.plot(value, -place, marker, color=colour, ms=5, mew=1.2)
+    for _, colour, marker, label in kinds:
+        axes.plot([], [], marker, color=colour, label=label)
+    axes.set_yticks([-i for i in range(len(found))], list(found))
+    axes.axvline(0.5, color=figures.NEUTRAL, lw=0.6)
+    axes.set_xlabel("AUROC for the errors of kNN (of photos: of ImageNet's classifier)", fontsize=9)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, 1.28), ncols=2, frameon=False)
+    figures.tidy(axes)
+    write_whole(file, lambda path: figure.savefig(path, format="png"))
 
 
 def measure(pair: Pair, data: str, seed: int) -> dict[str, Any]:
