@@ -21,7 +21,7 @@ from options import Options, main
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.inference import forward
-from vissl_zoo.inference.runtime import CONVERT_PIXELS, may_run
+from vissl_zoo.inference.runtime import CONVERT_PIXELS, is_installed
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 
 NETWORKS = ("tf_efficientnet_lite0", "resnet18", "resnet50", "convnext_tiny", "vit_small_patch16_224")
@@ -41,7 +41,7 @@ class RuntimeOptions(Options):
 
 def measure(options: RuntimeOptions, report: Report) -> None:
     """Each network in both precisions, in turns."""
-    if not may_run(CONVERT_PIXELS):
+    if not is_installed():
         reason = "openvino is not installed"
         report.add(Line("runtime: OpenVINO beside torch", "images/s", target=FASTER, reason=reason))
         return

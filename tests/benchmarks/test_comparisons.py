@@ -102,7 +102,7 @@ def test_kappa_costs_next_to_no_flops(load):
 def test_openvino_beside_torch(load, monkeypatch, tmp_path):
     runtime = load("runtime")
     monkeypatch.setenv("VISSL_ZOO_CACHE", str(tmp_path))
-    if not runtime.may_run(runtime.CONVERT_PIXELS):
+    if not runtime.is_installed():
         pytest.skip('pip install -e ".[cpu]"')
     monkeypatch.setattr(runtime, "SIZE", 64)
     line = runtime.beside_torch("test_resnet", False, 2)
@@ -115,7 +115,7 @@ def test_openvino_beside_torch(load, monkeypatch, tmp_path):
 
 def test_without_openvino_a_line_says_so(load, monkeypatch):
     runtime, measure = load("runtime"), load("measure")
-    monkeypatch.setattr(runtime, "may_run", lambda pixels: False)
+    monkeypatch.setattr(runtime, "is_installed", lambda: False)
     report = measure.Report(None, quick=True)
     runtime.measure(runtime.RuntimeOptions(), report)
     assert [line.reason for line in report.lines] == ["openvino is not installed"]

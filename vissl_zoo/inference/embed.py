@@ -227,7 +227,8 @@ def _embed(run: _Run, rows: np.ndarray, progress: str | None) -> Iterator[Embedd
         if run.exact:
             forward = exact_forward(model)
         else:
-            forward = fast_forward(model, run.crop.size, count * len(rows))
+            # Views do not count: with and without them the clean crop is run one way.
+            forward = fast_forward(model, run.crop.size, len(rows))
         for decoded in _decode_ahead(run, batches, canvas):
             said: Any = _in_parts(forward, _rendered(run, decoded, device), run.size, fill_up=run.exact)
             if views is not None:

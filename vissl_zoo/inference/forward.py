@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vissl_zoo.errors import first_line
 from vissl_zoo.inference.hashing import model_hash
-from vissl_zoo.inference.runtime import may_run, openvino_trunk
+from vissl_zoo.inference.runtime import is_installed, openvino_trunk
 from vissl_zoo.models import Representation
 from vissl_zoo.models.representation import HEAD_NAMES, RepresentationMixin, certainty, with_heads
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
@@ -52,7 +52,7 @@ def fast_forward(model: nn.Module, image_size: int, count: int = 0) -> Forward:
     Args:
         model: in evaluation mode.
         image_size: side of the images in pixels, at which the copy is tried.
-        count: how many images are to come, views counted singly. A few hundred of 224 pixels are worth a conversion.
+        count: how many images are to come; 200 of 224 pixels are worth a conversion, and fewer take what is kept.
     """
     parameter = next(model.parameters())
     if parameter.dtype != torch.float32:
@@ -72,9 +72,9 @@ def fast_forward(model: nn.Module, image_size: int, count: int = 0) -> Forward:
 
 
 def converted(model: Any, image_size: int, pixels: int, *, bfloat16: bool) -> Forward | None:
-    """The trunk by OpenVINO and the heads by torch; None where images of so many pixels together do not pay for it."""
+    """The trunk by OpenVINO and the heads by torch; None where images of so many pixels do not pay for a conversion."""
     has_kappa = getattr(model, "kappa_head", None) is not None
-    if not may_run(pixels) or (has_kappa and not isinstance(model, RepresentationMixin)):
+    if not is_installed() or (has_kappa and not isinstance(model, RepresentationMixin)):
         return None  # one that has κ and is none of ours has a `represent` of its own
     trunk, heads = _Trunk(copy.deepcopy(model).eval()), None
     if has_kappa:

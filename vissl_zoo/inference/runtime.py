@@ -24,17 +24,16 @@ from vissl_zoo.data import cache_folder
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.output import write_whole
 
-CONVERT_PIXELS = 256 * 224**2  # of all images: torch needs some seconds for them, a conversion up to three
-LOAD_PIXELS = CONVERT_PIXELS // 8  # for what is kept already
+CONVERT_PIXELS = 200 * 224**2  # of all images: torch needs some seconds for them, a conversion up to three
 KEPT = 8  # newest conversions, of up to hundreds of megabytes each
 TOLERANCE = {False: 1e-4, True: 0.05}  # relative, in float32 and in bfloat16
 _logger = logging.getLogger(__name__)
 _refused: set[Path] = set()  # not to be tried again by this process
 
 
-def may_run(pixels: int) -> bool:
-    """Whether OpenVINO is there, and images of so many pixels together worth a look at what it has kept."""
-    return pixels >= LOAD_PIXELS and importlib.util.find_spec("openvino") is not None
+def is_installed() -> bool:
+    """Whether OpenVINO is there."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 def openvino_trunk(
@@ -103,8 +102,8 @@ def _keep(compiled: Any, file: Path) -> None:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """No word of the tracer or the converter on the screen, and none over the network."""
-    root, disabled, handler = logging.getLogger(), logging.root.manager.disable, logging.NullHandler()
-    root.addHandler(handler)  # without one, a line logged gives it a handler that stays
+    root, disabled = logging.getLogger(), logging.root.manager.disable
+    level, handlers, filters = root.level, root.handlers[:], root.filters[:]  # the converter sets them
     logging.disable()
     modules: dict[str, Any] = sys.modules
     modules.setdefault("openvino_telemetry", None)  # it would report every import
@@ -116,4 +115,5 @@ def _quietly() -> Iterator[None]:
         if modules.get("openvino_telemetry", root) is None:
             del modules["openvino_telemetry"]
         logging.disable(disabled)
-        root.removeHandler(handler)
+        root.setLevel(level)
+        root.handlers[:], root.filters[:] = handlers, filters
