@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -138,7 +139,9 @@ def summary(table: pd.DataFrame, repeated: int) -> str:
             lines += [
                 f"  {short_number(v):>12}  {p}" for v, p in zip(shown[column], shown["path"], strict=True)
             ]
-    marked = table["issue"][table["issue"].ne("")].str.split(", ").explode().value_counts()
-    if len(marked):
-        lines.append("\nby their pixels: " + ", ".join(f"{count:,} {word}" for word, count in marked.items()))
+    marked = Counter(word for issue in table["issue"] if issue for word in issue.split(", "))
+    if marked:
+        lines.append(
+            "\nby their pixels: " + ", ".join(f"{count:,} {word}" for word, count in marked.most_common())
+        )
     return "\n".join(lines)

@@ -324,7 +324,8 @@ def _decode_ahead(
                 crops = np.zeros((count, s, s, 3), np.uint8)
                 canvases = np.zeros((0 if canvas is None else count, 3, *(canvas or (0, 0))), np.uint8)
                 quality = np.full((count, 3), np.nan, np.float32)
-                sizes, errors, hashes = np.zeros((count, 2), np.int64), [None] * count, [""] * count
+                sizes, hashes = np.zeros((count, 2), np.int64), [""] * count
+                errors: list[str | None] = [None] * count
                 decoded = _Decoded(rows, crops, canvases, sizes, errors, quality, hashes)
                 chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
                 started.append((decoded, [pool.submit(_decode, run, decoded, slots) for slots in chunks]))

@@ -53,10 +53,10 @@ def _register_generic(
 ) -> None:
     def entrypoint(pretrained: bool = False, backbone: str | None = None, **kwargs):
         row = shipped().get(f"{name}.{kwargs.get('pretrained_cfg')}")
-        backbone = backbone or (row.model_args["backbone"] if row else _DEFAULT_BACKBONE)
+        chosen: str = backbone or (row.model_args["backbone"] if row else _DEFAULT_BACKBONE)
         if own_statistics and not kwargs.get("pretrained_cfg"):
-            kwargs["pretrained_cfg"] = backbone_cfg(backbone, own_statistics=True)
-        return build_model(name, backbone, pretrained, True, head_defaults, **kwargs)
+            kwargs["pretrained_cfg"] = backbone_cfg(chosen, own_statistics=True)
+        return build_model(name, chosen, pretrained, True, head_defaults, **kwargs)
 
     _register(name, entrypoint, about, backbone_cfg(_DEFAULT_BACKBONE, own_statistics))
 

@@ -256,8 +256,9 @@ def _rows(part: Part, said: Embedded, wanted: bool, reference: Reference | None)
         scores = float(kappa[i]), float(uncertainty[i]), float(told[i])
         embedding = columns[0, i] if wanted else None
         line = None if error is None else " ".join(error.split())
-        known = part.paths[row], int(part.stamps[row])
-        found.append(Row(*known, *scores, *quality[i].tolist(), width, height, hashes[i], embedding, line))
+        pixels = *quality[i].tolist(), width, height, hashes[i]
+        known: Any = part.paths[row], int(part.stamps[row]), *scores, *pixels, embedding, line
+        found.append(Row._make(known))
     return found
 
 

@@ -100,7 +100,8 @@ class Unfinished:
             ):
                 embedding = None if blob is None else np.frombuffer(blob, dtype="<f4")
                 scores = (float("nan") if value is None else float(value) for value in said)
-                yield Row(str(path), int(stamp), *scores, int(width), int(height), str(hashed), embedding)
+                known = str(path), int(stamp), *scores, int(width), int(height), str(hashed), embedding, None
+                yield Row._make(known)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Remember the rows without an error: the others are tried again. After some seconds they are safe on disk.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ class Clusterings:
         unit = normalize(y - mean, dim=1)
         pca = PCA(min(COMPONENTS, *unit.shape), svd_solver="randomized", random_state=seed)
         with np.errstate(invalid="ignore"):  # its share of the variance, which equal images do not have
-            basis = torch.from_numpy(pca.fit(unit.numpy()).components_.T.copy()).float()
+            axes: Any = pca.fit(unit.numpy()).components_
+        basis = torch.from_numpy(axes.T.copy()).float()
         made = cls(mean, basis, [], normalize(unit @ basis, dim=1), torch.empty(len(y), 0, dtype=torch.int64))
         fine = [size for size in sizes if 5 * size <= len(y)] or [max(2, len(y) // 5)] * bool(sizes)
         with warnings.catch_warnings():  # of equal images there are fewer clusters than asked for

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def fit_head(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     checks = {round(steps * (i + 1) / CHECKS) for i in range(CHECKS)}
     best, kept = math.inf, (0, head.state_dict(), torch.empty(0))
-    hook = head.mlp.act.register_forward_hook(lambda act, _, y: dropout(y, DROPOUT, act.training))
+    hook = head.mlp.act.register_forward_hook(_drop)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of what is dropped
         for step in trange(1, steps + 1, desc="fitting κ", unit="step", disable=not progress, leave=False):
@@ -125,6 +125,10 @@ def fit_head(
     _fold_scale(head.eval(), inputs)
     same = float(binary_cross_entropy_with_logits(constant.expand(len(held)), aims[held, 0]))
     return Fit("", best, same, kappa.numpy(), aims[held, 0].numpy(), step, images, len(held), views)
+
+
+def _drop(act: torch.nn.Module, inputs: Any, y: Any) -> Tensor:
+    return dropout(y, DROPOUT, act.training)
 
 
 def held_out_rows(count: int, share: float, seed: int) -> np.ndarray:
