@@ -1,12 +1,14 @@
 """fit_kappa: the trunk is unchanged, the model represents, and what cannot be fitted is said in one line."""
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
 import vissl_zoo
 from vissl_zoo.data import open_images
 from vissl_zoo.errors import UserError
+from vissl_zoo.hub import export_model
 from vissl_zoo.uncertainty.fitted_kappa import refit_kappa
 
 QUICK = {"views": 2, "steps": 15, "workers": 1, "progress": False}
@@ -101,7 +103,12 @@ def test_a_trained_model_is_refitted_in_place(write_photos, tmp_path):
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items() if not k.startswith("kappa_head."))
     assert not torch.equal(after["kappa_head.mlp.fc1.weight"], before["kappa_head.mlp.fc1.weight"])
-    assert (model.kappa_head.latent_dim, model.kappa_head.kappa_map) == (16, "softplus")
+    assert (model.kappa_head.latent_dim, model.kappa_head.kappa_map) == (16, "exp")
+    loaded = timm.create_model(
+        f"local-dir:{export_model(model, tmp_path / 'export')}", pretrained=True
+    ).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded.represent(x).kappa, model.represent(x).kappa)
     first = {key: value.clone() for key, value in after.items()}
     refit_kappa(model, table, 32, seed=1, workers=1)  # whatever the head was before
     assert all(torch.equal(model.state_dict()[k], v) for k, v in first.items())
