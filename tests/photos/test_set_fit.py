@@ -111,3 +111,17 @@ def test_too_few_photos(album, backbone, model):
     assert "set_uncertainty" not in vissl_zoo.score(few, model)
     with pytest.raises(UserError, match="200 images or more"):
         vissl_zoo.score(few, model, views=1)
+
+
+def test_photos_that_cannot_be_read_or_are_all_the_same(model, backbone, tmp_path, capsys):
+    for i in range(COUNT):
+        (tmp_path / f"{i}.png").write_bytes(b"no image")
+    table = vissl_zoo.score(tmp_path, model)
+    assert "nothing is fitted to these photos: " in capsys.readouterr().err
+    assert table["error"].notna().all()
+    with pytest.raises(UserError, match="be read"):
+        vissl_zoo.score(tmp_path, backbone)
+    for i in range(COUNT):
+        Image.new("RGB", (40, 40), "red").save(tmp_path / f"{i}.png")
+    table = vissl_zoo.score(tmp_path, model)
+    assert table["set_uncertainty"].nunique() == 1

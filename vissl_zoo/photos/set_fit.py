@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vissl_zoo.errors import UserError
 from vissl_zoo.evaluation.correlation import correlation
 from vissl_zoo.inference import Loaded, embed_all, model_hash
 from vissl_zoo.output import write_whole
@@ -77,7 +78,7 @@ def fit_set(
         exact, workers: as for `embed`.
 
     Raises:
-        UserError: there are too few photos for κ, or the file cannot be written.
+        UserError: there are too few photos for κ and the model has none, or the file cannot be written.
     """
     model = with_fresh_head(loaded.model) if fit_head else loaded.model
     seen = VIEWS if fit_head else views
@@ -88,10 +89,16 @@ def fit_set(
     tensors = None if refit or file is None else _read(file, settings)
     if tensors is None:
         options: dict[str, Any] = {"exact": exact, "workers": workers, "progress": "looking at the photos"}
-        y = _look(loaded._replace(model=model), inputs, seen, options)
-        tensors = _fit_head(model, y) if fit_head else {}
-        if ask_set and len(y) >= FEWEST_OF_A_SET:
-            tensors |= _ask_set(model, y[:, : 1 + views])
+        try:
+            y = _look(loaded._replace(model=model), inputs, seen, options)
+            tensors = _fit_head(model, y) if fit_head else {}
+            if ask_set and len(y) >= FEWEST_OF_A_SET:
+                tensors |= _ask_set(model, y[:, : 1 + views])
+        except UserError as error:  # hardly a photo can be read, or all are the same
+            if getattr(loaded.model, "kappa_head", None) is None:
+                raise
+            _say(f"nothing is fitted to these photos: {error}")
+            return SetFit(loaded, None, "")
         data = save(tensors, metadata={"settings": json.dumps(settings, sort_keys=True)})
         if file is not None:
             write_whole(file, lambda unfinished: Path(unfinished).write_bytes(data))
