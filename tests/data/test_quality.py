@@ -39,7 +39,9 @@ def test_a_good_photo_has_no_issue(photo, side):
         (lambda i: i.point(lambda v: 255 - (255 - v) * 0.15), "bright"),
         (lambda i: Image.new("RGB", i.size, (90, 120, 200)), "blank"),
         (lambda i: Image.new("RGB", i.size), "dark, blank"),
-        (lambda i: i.filter(ImageFilter.GaussianBlur(0.04 * i.width)), "blurred"),
+        (lambda i: i.point(lambda v: 128 + (v - 128) * 0.1), "blank"),
+        (lambda i: i.point(lambda v: v * 20), "bright"),
+        (lambda i: i.filter(ImageFilter.GaussianBlur(0.02 * i.width)), "blurred"),
         (lambda i: i.resize((i.width, i.width // 5)), "odd size"),
         (lambda i: i.resize((12, 14)), "odd size"),
     ],
@@ -57,6 +59,20 @@ def test_brightness_and_contrast_are_of_the_grey_levels():
     found = measure(halves)
     assert found.brightness == pytest.approx(0.5, abs=1e-3)
     assert found.contrast == pytest.approx(0.5, abs=1e-3)
+
+
+def test_only_the_box_is_measured(photo):
+    wide = Image.new("RGB", (500, 300), "white")
+    wide.paste(photo(300), (100, 0))
+    np.testing.assert_allclose(measure(wide, (100, 0, 400, 300)), measure(photo(300)), rtol=1e-6)
+    assert measure(wide).brightness > measure(photo(300)).brightness + 0.1
+
+
+def test_a_box_between_pixels_and_at_the_edge(photo):
+    image = photo(300)
+    shifted = measure(image, (0.3, 0.2, 299.7, 300 + 1e-9))
+    np.testing.assert_allclose(shifted, measure(image), rtol=1e-3)
+    assert np.isfinite(measure(image, (10.2, 10.2, 10.6, 10.6))).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (2, 3)])

@@ -251,3 +251,22 @@ def test_no_more_is_decoded_ahead_than_the_bound(net):
 def test_an_error_that_is_no_bad_image_is_not_swallowed(net):
     with pytest.raises(MemoryError):
         list(embed(net, Reads(MemoryError()), 8))
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_measures_of_coarse_decoding_agree_with_exact_ones(net, write_split, tmp_path, side):
+    rng = np.random.default_rng(0)
+    files = []
+    for height, width in ((900, 1400), (1300, 800)):
+        layers = [rng.integers(0, 256, (n, n, 3), dtype=np.uint8) for n in (4, 16, 64, 200)]
+        parts = [np.asarray(Image.fromarray(layer).resize((width, height)), float) for layer in layers]
+        files.append(io.BytesIO())
+        Image.fromarray(np.uint8(sum(parts) / 4)).save(files[-1], "JPEG")
+    table = open_images(write_split(tmp_path / "large" / "train.parquet", [f.getvalue() for f in files]))
+    fast, exact = (
+        next(embed(net, table, side, exact=exact, measured=True)).pixels for exact in (False, True)
+    )
+    np.testing.assert_allclose(fast[0], exact[0], rtol=0.1)
+    assert fast[1] == exact[1]
+    assert len(set(fast[1])) == 2
+    assert next(embed(net, table, side)).pixels is None

@@ -53,13 +53,19 @@ class CentralCrop:
         """
         if self.crop_mode != "center":
             return self.crop(image)
-        top, left, height, width = self.box(*original)
-        if (image.height, image.width, height, width) == (self.size,) * 4:
+        if (image.height, image.width, *self.box(*original)[2:]) == (self.size,) * 4:
             return np.asarray(image)
-        across, down = image.width / original[1], image.height / original[0]
-        box = left * across, top * down, (left + width) * across, (top + height) * down
+        box = self.seen(image, original)
         method = str_to_pil_interp(self.interpolation)
         return np.asarray(image.resize((self.size, self.size), method, box=box, reducing_gap=3.0))
+
+    def seen(self, image: Image, original: tuple[int, int]) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of what the crop shows, in the pixels of `image`; see `crop_fast`."""
+        if self.crop_mode != "center":
+            return 0, 0, *image.size
+        top, left, height, width = self.box(*original)
+        across, down = image.width / original[1], image.height / original[0]
+        return left * across, top * down, (left + width) * across, (top + height) * down
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """(top, left, height, width) of what the crop shows of an image, in its pixels, by timm's rounding."""

@@ -352,7 +352,7 @@ def _decode(run: _Run, decoded: _Decoded, slots: range) -> None:
         decoded.crops[slot] = run.crop.crop(image) if run.exact else run.crop.crop_fast(image, original)
         decoded.sizes[slot] = original
         if run.measured:
-            decoded.quality[slot] = measure(image)
+            decoded.quality[slot] = measure(image, run.crop.seen(image, original))
             decoded.hashes[slot] = run.table.content_hash(int(decoded.rows[slot]))
         if len(decoded.canvases):
             decoded.canvases[slot] = fit_to_canvas(image, decoded.canvases.shape[2:])

@@ -38,7 +38,7 @@ from vissl_zoo.uncertainty.reference import FEWEST as FEWEST_OF_A_SET
 from vissl_zoo.uncertainty.reference import Reference
 from vissl_zoo.uncertainty.view_embeddings import view_pipeline
 
-SCORING = 4  # to be raised when images come to be scored in another way
+SCORING = 5  # to be raised when images come to be scored in another way
 
 
 def score(
@@ -78,7 +78,9 @@ def score(
         One row an image, also for one that cannot be read: path; kappa and uncertainty from one clean view, float32,
         NaN where it failed (uncertainty lies in [0, 1], higher is less certain); set_uncertainty, what the whole set
         says, if it was asked; percentile, the rank of the latter, else of the uncertainty, from 0 to 100; width and
-        height in pixels; error; model; model_hash.
+        height in pixels; brightness, contrast and sharpness, float32, see `vissl_zoo.data.quality.Quality`; issue, the
+        words of dark, bright, blank, blurred and odd size that hold, with commas, or ""; content_hash, 16 hex digits
+        of the SHA-256 of the file's bytes, or ""; error; model; model_hash.
 
     Raises:
         UserError: one line about a path, the model, or a file that cannot be written.
