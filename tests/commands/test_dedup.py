@@ -62,8 +62,23 @@ def test_groups_are_what_they_say(centre, dedup, scored, tmp_path):
             assert float(rows[i]["cosine"]) >= threshold - 1e-5
 
 
-def test_exact_copies_are_told_first(dedup):
-    assert dedup().out.startswith("1 files are exact copies of another, byte by byte\n12 images: ")
+def test_exact_copies_are_told_first(dedup, photos):
+    first, named, then = dedup().out.splitlines()[:3]
+    assert first == "1 files are exact copies of another, byte by byte"
+    assert set(named.split("  ")) == {"", str(photos / "03.jpg"), "is", str(photos / "10.jpg")}
+    assert then.startswith("12 images: ")
+
+
+def test_a_table_without_hashes_has_no_exact_copies(scored, run_command, tmp_path):
+    table = pd.read_parquet(scored / "scores.parquet")
+    for number, old in enumerate((table.drop(columns="content_hash"), table.assign(content_hash=""))):
+        old.to_parquet(tmp_path / f"{number}.parquet")
+        own = (tmp_path / f"{number}.parquet", "--embeddings", scored / "e.npy")
+        outcome = run_command("dedup", *own, "--reference", own[0], "--reference-embeddings", own[2])
+        assert outcome.code == 0, outcome.err
+        assert outcome.out.startswith("12 images: ")
+        assert "12 images repeat one of" in outcome.out
+        assert "0 of them byte by byte" in outcome.out
 
 
 def test_what_leaked_from_another_set_is_found_and_not_kept(
@@ -71,6 +86,8 @@ def test_what_leaked_from_another_set_is_found_and_not_kept(
 ):
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "other name.jpg").write_bytes((photos / "05.jpg").read_bytes())
+    # The very pixels in another file, which comes first: what is named is the file that is equal byte by byte.
+    Image.open(photos / "05.jpg").save(tmp_path / "test" / "a.png")
     Image.radial_gradient("L").convert("RGB").save(tmp_path / "test" / "new.jpg")
     flags = ("--output", tmp_path / "o.parquet", "--embeddings", tmp_path / "o.npy")
     assert run_command("score", tmp_path / "test", "--model", small_export, *flags).code == 0

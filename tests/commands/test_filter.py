@@ -29,7 +29,10 @@ def test_photos_with_an_issue_are_left_out(run_command, scored, tmp_path):
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     old = table.drop(columns=["issue", "content_hash", "brightness", "contrast", "sharpness"])
     old.to_parquet(tmp_path / "s.parquet")  # of an earlier version
-    assert run_command("filter", tmp_path / "s.parquet", "--keep", 1, "--no-issues").code == 0
+    assert len(run_command("filter", tmp_path / "s.parquet", "--keep", 1).out.split()) == 12
+    outcome = run_command("filter", tmp_path / "s.parquet", "--keep", 1, "--no-issues")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "were not measured" in outcome.err
 
 
 def test_images_without_a_score_are_left_out(run_command, scored, tmp_path):

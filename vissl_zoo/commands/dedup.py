@@ -58,9 +58,7 @@ def main(arguments: list[str]) -> None:
     table = read_scores(options.scores)
     embeddings = read_embeddings(options.embeddings, table, "dedup")
     places = largest_first(table, candidates(table, options.scores))
-    copies = table["content_hash"].iloc[places].replace("", None).dropna().duplicated().sum()
-    if copies:
-        print(f"{copies:,} files are exact copies of another, byte by byte")
+    print_copies(table.iloc[places])
     groups = find_duplicates(embeddings, places, options.threshold, centre=options.centre)
     count = groups.group.max(initial=-1) + 1
     repeats = int((groups.group >= 0).sum() - count)
@@ -92,6 +90,22 @@ def main(arguments: list[str]) -> None:
         print(f"wrote {output}")
 
 
+def first_of_each(table: pd.DataFrame) -> pd.Series:
+    """The first path of each file's content, by its hash; without the images whose hash is not known."""
+    known = table[table["content_hash"].fillna("").ne("")]
+    return known.drop_duplicates("content_hash").set_index("content_hash")["path"]
+
+
+def print_copies(table: pd.DataFrame) -> None:
+    """Which files are exact copies; `table` has first what would be kept."""
+    first = table["content_hash"].map(first_of_each(table))
+    copies = table[first.notna() & first.ne(table["path"])]
+    if len(copies):
+        print(f"{len(copies):,} files are exact copies of another, byte by byte")
+    for path, other in zip(copies["path"][:SHOWN], first[copies.index][:SHOWN], strict=True):
+        print(f"  {path}  is  {other}")
+
+
 def find_leaks(
     table: pd.DataFrame, embeddings: np.ndarray, places: np.ndarray, options: Options
 ) -> pd.DataFrame | None:
@@ -111,10 +125,12 @@ def find_leaks(
         raise UserError(f"{options.reference} was scored with another model than {options.scores}")
     known = candidates(other, options.reference)
     row, cosine = nearest_in(embeddings[places], theirs[known], centre=options.centre)
-    same = table["content_hash"].iloc[places].isin(set(other["content_hash"].dropna()) - {""}).to_numpy()
+    named = table["content_hash"].iloc[places].map(first_of_each(other)).to_numpy()
+    same = pd.notna(named)
     found = same | (cosine >= np.float32(options.threshold - 1e-6))
     leaked = pd.DataFrame({"reference": None, "reference_cosine": np.nan}, index=table.index, dtype=object)
-    leaked.loc[table.index[places[found]], "reference"] = other["path"].to_numpy()[known[row[found]]]
+    nearest = other["path"].to_numpy()[known[row]]
+    leaked.loc[table.index[places[found]], "reference"] = np.where(same, named, nearest)[found]
     leaked.loc[table.index[places[found]], "reference_cosine"] = np.minimum(cosine[found], 1)
     print(
         f"{int(found.sum()):,} images repeat one of {options.reference}, {int(same.sum()):,} of them byte by byte"

@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> None:
     table = read_scores(options.scores)
     places = candidates(table, options.scores)
     kept = np.sort(places[: max(1, round(options.keep * len(places)))])
+    if not options.issues and table["brightness"].isna().all():
+        raise UserError(f"{options.scores}: its photos were not measured; score them anew for --no-issues")
     poor = table["issue"].fillna("").ne("").to_numpy()
     kept = kept if options.issues else kept[~poor[kept]]
     if not len(kept):
