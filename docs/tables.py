@@ -161,6 +161,45 @@ def kappa_scores_linear() -> str:
     return _evidence("linear")
 
 
+def kappa_differences() -> str:
+    """Differences of two AUROCs for kNN's errors, a row a pair, with the interval of a paired bootstrap."""
+    found = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    known = {name: found[name] for name in PAIRS if name in found and name != "photos"}
+    pairs = tuple(next(iter(next(iter(known.values())).values()))["knn_bootstrap"])
+    rows = []
+    for name, runs in known.items():
+        cells = []
+        for pair in pairs:
+            first, second = pair.split(" - ")
+            middle = _mean(run["knn"][first] - run["knn"][second] for run in runs.values())
+            low, high = next(iter(runs.values()))["knn_bootstrap"][pair]
+            cells.append(f"{middle:+.3f} ({low:+.3f} to {high:+.3f})")
+        seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        rows.append((f"{PAIRS[name]} ({seeds})", *cells))
+    head = ("pair", *(pair.replace("-", "less") for pair in pairs))
+    return _table(head, rows, "l" + "r" * len(pairs))
+
+
+def kappa_corruption() -> str:
+    """Spearman of fitted κ's uncertainty with the level of corruption, a row a pair, the means over the seeds."""
+    found = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    known = {name: list(found[name].values()) for name in PAIRS if name in found and name != "photos"}
+    kinds = tuple(next(iter(known.values()))[0]["corruption"])
+    rows = [
+        (PAIRS[name], *(_three(_mean(run["corruption"][kind] for run in runs)) for kind in kinds))
+        for name, runs in known.items()
+    ]
+    return _table(("Spearman", *kinds), rows, "l" + "r" * len(kinds))
+
+
+def kappa_ambiguity() -> str:
+    """Spearman of every score with the known ambiguity of the shapes, the means over the seeds."""
+    runs = list(json.loads(EVIDENCE.read_text(encoding="utf-8"))["demo-shapes"].values())
+    shown = {score: title for score, title in EVIDENCE_SCORES.items() if score in runs[0]["ambiguity"]}
+    rows = [(title, _three(_mean(run["ambiguity"][score] for run in runs))) for score, title in shown.items()]
+    return _table(("uncertainty by", "Spearman"), rows, "lr")
+
+
 def _evidence(by: str) -> str:
     found = json.loads(EVIDENCE.read_text(encoding="utf-8"))
     pairs = [name for name in PAIRS if name in found and by in next(iter(found[name].values()))]
@@ -186,6 +225,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 BLOCKS = {
     "kappa scores": kappa_scores,
     "kappa scores linear": kappa_scores_linear,
+    "kappa differences": kappa_differences,
+    "kappa corruption": kappa_corruption,
+    "kappa ambiguity": kappa_ambiguity,
     "table 1": table,
     "models": models,
     "recipes": recipes,
