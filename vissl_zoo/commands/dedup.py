@@ -92,8 +92,8 @@ def main(arguments: list[str]) -> None:
 
 def first_of_each(table: pd.DataFrame) -> pd.Series:
     """The first path of each file's content, by its hash; without the images whose hash is not known."""
-    known = table[table["content_hash"].fillna("").ne("")]
-    return known.drop_duplicates("content_hash").set_index("content_hash")["path"]
+    known = table["content_hash"].fillna("").ne("") & ~table["content_hash"].duplicated()
+    return table.loc[known].set_index("content_hash")["path"]
 
 
 def print_copies(table: pd.DataFrame) -> None:
