@@ -37,8 +37,8 @@ def efficientnet_lite(size: int, num_classes: int = 0) -> nn.Module:
     model.load_state_dict(dict(zip(model.state_dict(), theirs.values(), strict=True)))
     if num_classes != 1000:
         model.reset_classifier(num_classes)
-    statistics = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    model.pretrained_cfg = model.default_cfg = {**model.pretrained_cfg, **statistics}
+    own = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "tag": ""}  # the weights are of no tag of timm's
+    model.pretrained_cfg = model.default_cfg = {**model.pretrained_cfg, **own}
     return model.eval()
 
 

@@ -33,6 +33,15 @@ def test_it_is_timms_backbone_with_kappa(model):
     assert ((said.uncertainty > 0) & (said.uncertainty < 1)).all()
 
 
+def test_timm_adapts_it_as_its_own():
+    own = timm.models.get_pretrained_cfg("tf_efficientnet_lite0")
+    grey = timm.create_model(NAME, pretrained=True, num_classes=5, in_chans=1)
+    assert grey.pretrained_cfg["first_conv"] == own.first_conv == "conv_stem"
+    assert grey.pretrained_cfg["classifier"] == own.classifier == "classifier"
+    colour = timm.create_model(NAME, pretrained=True, num_classes=0)
+    torch.testing.assert_close(grey.conv_stem.weight, colour.conv_stem.weight.sum(1, keepdim=True))
+
+
 def test_every_way_to_load_it_gives_the_same(model):
     expected = model.state_dict()
     loaded = load_model(NAME)

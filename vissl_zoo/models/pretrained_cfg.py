@@ -16,7 +16,8 @@ SOURCE_KEYS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source")
 def with_shipped(cfgs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Give names their shipped tags: "name" becomes "name.tag", for each tag in the table's order.
 
-    The first tag of a name is its default. Names that ship nothing stay as they are.
+    The first tag of a name is its default. Names that ship nothing stay as they are. A tag of a generic name has the
+    layers of its own backbone.
     """
     tagged: dict[str, dict[str, Any]] = {}
     rows = shipped().values()
@@ -25,7 +26,8 @@ def with_shipped(cfgs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for row in own:
             source = {"file": str(row.path), "description": row.description}
             images = {k: tuple(v) if isinstance(v, list) else v for k, v in row.pretrained_cfg.items()}
-            tagged[row.name] = {**cfg, **images, **source}
+            base = backbone_cfg(row.model_args["backbone"]) if "backbone" in row.model_args else cfg
+            tagged[row.name] = {**base, **images, **source}
         if not own:
             tagged[name] = cfg
     return tagged
