@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vissl_zoo
+from vissl_zoo.errors import UserError
 from vissl_zoo.methods import METHODS
 
 LOGGED = {"step", "epoch", "loss", "alignment", "lr", "images_per_second", "kappa_mean", "embedding_std"}
@@ -44,6 +45,25 @@ def test_kappa_is_fitted_to_clusters_when_the_training_is_done(
     changed = {key for key, value in learnt.items() if not torch.equal(heads["--fit"][key], value)}
     assert changed
     assert all(key.startswith("kappa_head.") for key in changed)
+
+
+def test_a_collapsed_network_is_exported_all_the_same(
+    train_main, demo_arguments, demo_run, tmp_path, monkeypatch
+):
+    finish = sys.modules["vissl_zoo.training.finish"]
+
+    def collapsed(*arguments, **options):
+        raise UserError("the model gives nearly the same embedding for every image")
+
+    monkeypatch.setattr(finish, "FEWEST_TO_FIT", 100)
+    monkeypatch.setattr(finish, "refit_kappa", collapsed)
+    outcome = train_main(*demo_arguments, "--output-dir", tmp_path / "run", "--no-report")
+    assert outcome.code == 0, outcome.err
+    assert "κ stays as the training learnt it: the model gives nearly the same" in outcome.err
+    said, learnt = (
+        load_file(run / "export" / "model.safetensors") for run in (tmp_path / "run", demo_run[0])
+    )
+    assert all(torch.equal(said[key], value) for key, value in learnt.items())
 
 
 class TestRunFolder:

@@ -111,3 +111,18 @@ def test_rows_of_a_table_and_nothing_to_write(form, scores, folder):
     with pytest.raises(UserError, match=r"data\.parquet#7"):
         export_scores(form, folder / "x.json", scores, np.arange(4))
     assert not (folder / "x.json").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_the_whole_set_says_goes_along_and_is_the_score(form, scores, folder):
+    told = np.array([0.2, 0.4, 0.6, np.nan], dtype=np.float32)
+    text = write(form, scores.assign(set_uncertainty=told), folder).read_text()
+    assert text.count('"set_uncertainty": 0.') == {"label-studio": 6}.get(form, 3)
+    if form == "cleanlab":
+        assert [json.loads(line)["certainty_score"] for line in text.splitlines()] == pytest.approx(
+            [0.4, 0.8, 0.6]
+        )
+    if form == "label-studio":
+        assert [task["predictions"][0]["score"] for task in json.loads(text)] == pytest.approx(
+            [0.4, 0.8, 0.6]
+        )

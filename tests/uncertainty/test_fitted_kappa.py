@@ -112,3 +112,13 @@ def test_a_trained_model_is_refitted_in_place(write_photos, tmp_path):
     first = {key: value.clone() for key, value in after.items()}
     refit_kappa(model, table, 32, seed=1, workers=1)  # whatever the head was before
     assert all(torch.equal(model.state_dict()[k], v) for k, v in first.items())
+
+
+def test_a_collapsed_model_keeps_its_head(write_photos, tmp_path):
+    model = vissl_zoo.create_model("vi_simsiam", backbone="test_resnet", latent_dim=16, num_classes=0).eval()
+    model.global_pool.register_forward_hook(lambda module, inputs, pooled: torch.ones_like(pooled))
+    head, args = model.kappa_head, dict(model._model_args)
+    with pytest.raises(UserError, match="nearly the same embedding"):
+        refit_kappa(model, open_images(write_photos(tmp_path, 12)), 32, workers=1)
+    assert model.kappa_head is head
+    assert model._model_args == args

@@ -20,7 +20,7 @@ class Options:
     """The table that `score`, `select` or `dedup` wrote."""
     keep: Fraction = 0.95
     """The fraction of the images to keep, the most certain ones; images without a score are never kept. Uncertain
-    images are ambiguous or odd. A blank photo may be certain, since two views of nothing agree: see --issues."""
+    images are ambiguous or odd. A blank photo may be certain, since two views of nothing agree: see --no-issues."""
     issues: bool = True
     """Keep photos that have an `issue`, too: dark, bright, blank, blurred or of an odd size."""
     output: str | None = None

@@ -37,6 +37,7 @@ LIMIT = (
 )
 VIEWS = 4  # of each, to fit κ to
 SUFFIX = ".kappa.safetensors"
+FITTING = 1  # to be raised when sets come to be fitted in another way
 
 
 class SetFit(NamedTuple):
@@ -84,7 +85,7 @@ def fit_set(
     seen = VIEWS if fit_head else views
     settings = {
         "base": model_hash(loaded.model), "image_size": loaded.image_size, "exact": exact,
-        "fit_head": fit_head, "ask_set": ask_set, "views": views,
+        "fit_head": fit_head, "ask_set": ask_set, "views": views, "fitting": FITTING,
     }  # fmt: skip
     tensors = None if refit or file is None else _read(file, settings)
     if tensors is None:

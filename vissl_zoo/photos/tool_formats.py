@@ -14,11 +14,11 @@ import pandas as pd
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.output import write_text, write_whole
-from vissl_zoo.photos.score_table import cells
+from vissl_zoo.photos.score_table import cells, ordering
 
 Format = Literal["fiftyone", "cleanlab", "label-studio", "lightly"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-_NUMBERS = ["kappa", "uncertainty", "percentile"]
+_NUMBERS = ["kappa", "uncertainty", "percentile"]  # and set_uncertainty, where the whole set was asked
 _SIZES = ["width", "height"]
 
 
@@ -44,7 +44,7 @@ def export_scores(
     Raises:
         UserError: the images are not files (rows of a parquet file), or a file cannot be written.
     """
-    places = places[np.isfinite(table["uncertainty"].to_numpy()[places])]
+    places = places[np.isfinite(ordering(table).to_numpy()[places])]
     if not len(places):
         raise UserError(f"--to {form}: no image has a score")
     rows = cells(table.iloc[places])
@@ -74,10 +74,11 @@ def _fiftyone(rows: pd.DataFrame, paths: list[str], file: Path, embeddings: np.n
     That is what `SampleCollection.write_json` writes: name, media_type, sample_fields (each the text of its field
     class), info and samples (https://docs.voxel51.com/api/fiftyone.core.dataset.Dataset.html#from_json).
     """
+    names = _numbers(rows)
     samples = [
         {"filepath": path, "tags": [], "metadata": {"_cls": "ImageMetadata", **size}, **numbers, "scored_by": model}
         for path, size, numbers, model in zip(
-            paths, _records(rows, _SIZES), _records(rows, _NUMBERS), rows["model"], strict=True
+            paths, _records(rows, _SIZES), _records(rows, names), rows["model"], strict=True
         )
     ]  # fmt: skip
     kind = "fiftyone.core.fields"
@@ -86,7 +87,7 @@ def _fiftyone(rows: pd.DataFrame, paths: list[str], file: Path, embeddings: np.n
         {
             "name": file.stem,
             "media_type": "image",
-            "sample_fields": {**dict.fromkeys(_NUMBERS, f"{kind}.FloatField"), "scored_by": f"{kind}.StringField"},
+            "sample_fields": {**dict.fromkeys(names, f"{kind}.FloatField"), "scored_by": f"{kind}.StringField"},
             "info": _records(rows, ["model", "model_hash"])[0],
             "samples": samples,
         },
@@ -101,9 +102,10 @@ def _cleanlab(rows: pd.DataFrame, paths: list[str], file: Path, embeddings: np.n
     be neutralised (https://docs.cleanlab.ai/stable/cleanlab/datalab/datalab.html). `features` is a matrix (M, F) with
     the same rows. As all of cleanlab's scores, `certainty_score` lies in [0, 1] and is low where a look is needed.
     """
-    lines = _records(rows, ["path", *_NUMBERS, *_SIZES])
+    lines = _records(rows, ["path", *_numbers(rows), *_SIZES])
     lines = [
-        {"image": p, **n, "certainty_score": 1 - n["uncertainty"]} for p, n in zip(paths, lines, strict=True)
+        {"image": p, **n, "certainty_score": 1 - u}
+        for p, n, u in zip(paths, lines, ordering(rows), strict=True)
     ]
     write_text(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     hint = f'lab = cleanlab.Datalab(data="{file}")'
@@ -127,9 +129,10 @@ def _label_studio(
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
     root = os.path.dirname(common)
     tasks = []
-    for path, meta, model in zip(paths, _records(rows, [*_NUMBERS, *_SIZES]), rows["model"], strict=True):
+    known = _records(rows, [*_numbers(rows), *_SIZES])
+    for path, meta, model, told in zip(paths, known, rows["model"], ordering(rows), strict=True):
         url = "/data/local-files/?d=" + quote(os.path.relpath(path, root))
-        prediction = {"model_version": model, "score": 1 - meta["uncertainty"], "result": []}
+        prediction = {"model_version": model, "score": 1 - told, "result": []}
         tasks.append({"data": {"image": url, **meta}, "meta": meta, "predictions": [prediction]})
     _write_json(file, tasks)
     hint = (
@@ -148,7 +151,7 @@ def _lightly(rows: pd.DataFrame, paths: list[str], file: Path, embeddings: np.nd
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = [os.path.relpath(path, common) for path in paths]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
-    numbers = [{"image_id": i, **values} for i, values in enumerate(_records(rows, _NUMBERS))]
+    numbers = [{"image_id": i, **values} for i, values in enumerate(_records(rows, _numbers(rows)))]
     _write_json(file, {"images": images, "metadata": numbers})
     hint = f"{file} is custom metadata of the images in {common}"
     if embeddings is None:
@@ -161,6 +164,10 @@ def _lightly(rows: pd.DataFrame, paths: list[str], file: Path, embeddings: np.nd
         lines.append(",".join([name, *(f"{v:.9g}" for v in row), "0"]))
     write_text(beside, "\n".join(lines) + "\n")
     return Exported([file, beside], hint)
+
+
+def _numbers(rows: pd.DataFrame) -> list[str]:
+    return [*_NUMBERS, *({"set_uncertainty"} & {*rows})]
 
 
 def _records(rows: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:

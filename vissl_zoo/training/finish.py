@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,9 +32,11 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
     describe_input(model, recipe, table)
     note = None
     if recipe.fit and method.kappa_is_detached and table is not None and len(table) >= FEWEST_TO_FIT:
-        note = fit_note(
-            refit_kappa(model, table, recipe.image_size, seed=recipe.seed, workers=recipe.data.workers)
-        )
+        try:
+            fit = refit_kappa(model, table, recipe.image_size, seed=recipe.seed, workers=recipe.data.workers)
+            note = fit_note(fit)
+        except UserError as error:  # the network has collapsed: it is exported all the same
+            print(f"\nκ stays as the training learnt it: {error}", file=sys.stderr)
     heads = {
         f"{n}.{k}": v for n, head in method.heads().items() for k, v in head.float().state_dict().items()
     }

@@ -110,18 +110,23 @@ def refit_kappa(
     fitted worse (on the demo's network the AUROC was .64 against .68).
 
     Raises:
-        UserError: there are too few readable images, or the embeddings are all the same.
+        UserError: there are too few readable images, or the embeddings are all the same; the head is then as it was.
     """
-    head = cast(KappaHead, model.kappa_head)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = KappaHead(head.in_features, head.latent_dim, "exp", head.mlp.fc1.out_features)
-    model.kappa_head = fresh.to(head.mlp.fc1.weight.device)
-    vars(model)["_model_args"] = {**cast(Any, model)._model_args, "kappa_map": "exp"}
+    head, trained = cast(KappaHead, model.kappa_head), cast(Any, model)
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:REFIT_IMAGES])
     options: dict[str, Any] = {"views": REFIT_VIEWS, "seed": seed, "workers": workers}
     y = embed_views(model, images.select(rows), image_size, **options, progress="images for κ")
-    return fit_to_embeddings(model, y, seed=seed).kappa_fit
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = KappaHead(head.in_features, head.latent_dim, "exp", head.mlp.fc1.out_features)
+    trained.kappa_head = fresh.to(head.mlp.fc1.weight.device).train(head.training)
+    try:
+        fit = fit_to_embeddings(model, y, seed=seed).kappa_fit
+    except UserError:
+        trained.kappa_head = head
+        raise
+    trained._model_args = {**trained._model_args, "kappa_map": "exp"}
+    return fit
 
 
 def fit_to_embeddings(
