@@ -25,6 +25,7 @@ from accelerate.utils import set_seed
 
 from vissl_zoo import training
 from vissl_zoo.errors import UserError
+from vissl_zoo.file_lock import released_at_the_end
 from vissl_zoo.methods import RECIPES, Method
 from vissl_zoo.recipes import Recipe, parse
 
@@ -99,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit code, which is 2 after one line on stderr about bad input."""
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
-        train(parse(arguments, RECIPES), shlex.join(["accelerate", "launch", "train.py", *arguments]))
+        with released_at_the_end():
+            train(parse(arguments, RECIPES), shlex.join(["accelerate", "launch", "train.py", *arguments]))
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"train.py{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from vissl_zoo.data import Batch, ImageStore
 from vissl_zoo.methods import RECIPES
 from vissl_zoo.recipes import Recipe, parse
 
-ENDLESS = ("--max-steps", "1000000", "--save-every", "1000000", "--no-report")
+ENDLESS = ("--max-steps", "1000000", "--save-every", "1000000", "--no-report", "--overwrite")
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 

@@ -105,7 +105,14 @@ def time_table(runs: list[Experiment], flags: Arguments, folder: Path) -> str:
     for run in runs:
         probe = folder / "timing" / run.name
         if not (probe / "timing.json").exists():
-            short = ["--max-steps", str(PROBE_STEPS), "--log-every", str(PROBE_STEPS // 2), "--no-report"]
+            short = [
+                "--max-steps",
+                str(PROBE_STEPS),
+                "--log-every",
+                str(PROBE_STEPS // 2),
+                "--no-report",
+                "--overwrite",
+            ]
             call([*train_command(run, flags, probe), *short])
             speed = _history(probe)[-1]["images_per_second"]
             recipe = json.loads((probe / "recipe.json").read_text())
@@ -125,8 +132,7 @@ def train(run: Experiment, flags: Arguments, folder: Path, deadline: float) -> b
         if left <= 0:
             print(f"{run.name}: the time is up; call again to go on")
             return False
-        resume = ["--resume"] if any((folder / "checkpoints").glob("*")) else []
-        call([*train_command(run, flags, folder), "--max-minutes", f"{left:.3f}", *resume])
+        call([*train_command(run, flags, folder), "--max-minutes", f"{left:.3f}", "--resume", "auto"])
     return True
 
 

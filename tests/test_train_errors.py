@@ -151,7 +151,8 @@ def test_a_typing_mistake_leaves_the_earlier_run_alone(train_main, small, tmp_pa
         (tmp_path / "corrupt" / f"{i}.jpg").write_bytes(b"no image")
     mistakes = ["--data.path /no/such", "--backbone nope", "--views.flip 2", "--method.beta 3", "--lr nan"]
     for typed in (*mistakes, f"--data.path {tmp_path / 'corrupt'}", "--resume --lr 0.3"):
-        outcome = train_main(*small, "--output-dir", run, *typed.split())
+        over = [] if "--resume" in typed else ["--overwrite"]
+        outcome = train_main(*small, "--output-dir", run, *over, *typed.split())
         assert outcome.code == 2
         assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 

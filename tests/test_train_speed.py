@@ -6,6 +6,7 @@ each pair of neighbours counts, and the median of these. What is asked for is a 
 
 import copy
 import itertools
+import tempfile
 import time
 from statistics import median
 
@@ -87,7 +88,7 @@ def ratio_of(train_module, shapes_folder, tmp_path, one_thread):
 
     def ratio_of(slow=False):
         AcceleratorState._reset_state(reset_partial_state=True)
-        folder = ("--data.path", str(shapes_folder), "--output-dir", str(tmp_path / "run"))
+        folder = ("--data.path", str(shapes_folder), "--output-dir", tempfile.mkdtemp(dir=tmp_path))
         recipe = parse([*FLAGS, *folder, "--max-steps", "10000"], RECIPES)  # the batches end before it does
         accelerator = training.start_accelerator(recipe)
         views = training.build_views(recipe)

@@ -39,7 +39,7 @@ def test_the_weights_that_are_shipped_are_six_at_most():
         assert shipped[0] == "vi_simsiam_resnet18.cifar10"
 
 
-def test_a_run_is_resumed_only_when_there_is_something_to_resume(commands, tmp_path, monkeypatch):
+def test_a_run_is_resumed_where_there_is_something_to_resume(commands, tmp_path, monkeypatch):
     run = script.Experiment("a.b", "demo", ("--epochs", "2"))
     flags = script.Arguments(piece_minutes=3)
 
@@ -54,8 +54,7 @@ def test_a_run_is_resumed_only_when_there_is_something_to_resume(commands, tmp_p
     monkeypatch.setattr(script, "call", work)
     assert script.train(run, flags, tmp_path, deadline=float("inf"))
     assert len(commands) == 2
-    assert "--resume" not in commands[0]
-    assert commands[1][-1] == "--resume"
+    assert all(command[-2:] == ["--resume", "auto"] for command in commands)
     assert commands[0][commands[0].index("--max-minutes") + 1] == "3.000"
     assert script.train(run, flags, tmp_path, deadline=0)
     assert len(commands) == 2

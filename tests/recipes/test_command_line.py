@@ -68,7 +68,7 @@ def test_help_lists_the_recipes(capsys, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_name_alone_is_the_recipe(name):
     parsed = parse([name])
-    assert parsed == dataclasses.replace(RECIPES[name].recipe, output_dir=f"runs/{name}")
+    assert parsed == dataclasses.replace(RECIPES[name].recipe, name=name)
 
 
 def test_no_arguments_are_the_demo():
@@ -86,7 +86,8 @@ def test_flags_change_their_fields_and_no_other():
         data=dataclasses.replace(demo.data, path="x"),
         views=dataclasses.replace(demo.views, scale=(0.3, 0.9)),
         method=dataclasses.replace(demo.method, beta=0.25),
-        resume=True,
+        resume="on",
+        name="demo",
         output_dir="o",
         max_steps=7,
         clip_gradient=2.0,

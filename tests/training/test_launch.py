@@ -40,7 +40,7 @@ def test_the_hardware_decides(native, yes, expected):
 def test_a_flag_decides_before_all_else(native, monkeypatch, told):
     native(told == "no")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
-    assert chosen(mixed_precision=told, resume=True) == told
+    assert chosen(mixed_precision=told, resume="on") == told
 
 
 @pytest.mark.parametrize("told, expected", [("fp16", "fp16"), ("no", "bf16"), ("", "bf16")])
@@ -58,16 +58,15 @@ def test_double_precision_is_left_alone(native):
 def test_a_run_goes_on_as_it_began(native, tmp_path):
     native(True)
     (tmp_path / "recipe.json").write_text(json.dumps({"mixed_precision": "no"}))
-    assert chosen(resume=True, output_dir=str(tmp_path)) == "no"
+    assert chosen(resume="on", output_dir=str(tmp_path)) == "no"
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}"])
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
 def test_a_run_whose_precision_cannot_be_read(native, tmp_path, content):
     """That is another's to say."""
     native(True)
-    if content is not None:
-        (tmp_path / "recipe.json").write_text(content)
-    assert chosen(resume=True, output_dir=str(tmp_path)) == "no"
+    (tmp_path / "recipe.json").write_text(content)
+    assert chosen(resume="on", output_dir=str(tmp_path)) == "no"
 
 
 def test_what_is_said():

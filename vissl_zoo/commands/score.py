@@ -13,6 +13,7 @@ import pandas as pd
 
 from vissl_zoo.cli import OptionalCount, Paths, Within, parse_flags
 from vissl_zoo.errors import UserError
+from vissl_zoo.file_lock import output_locked
 from vissl_zoo.output import output_file, short_number
 from vissl_zoo.photos.inputs import find_inputs
 from vissl_zoo.photos.page import Page
@@ -84,16 +85,17 @@ def main(arguments: list[str]) -> None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
     from vissl_zoo.photos.scoring import fit_to_inputs, score_inputs
 
-    fitted = fit_to_inputs(
-        options.model, inputs, image_size=options.image_size, output=output, fit=options.fit,
-        set_uncertainty=options.set_uncertainty, refit=options.refit, views=options.views, exact=options.exact,
-        workers=options.workers,
-    )  # fmt: skip
-    table, features = score_inputs(
-        fitted, inputs,
-        output=output, embeddings_output=embeddings, views=options.views, exact=options.exact,
-        batch_size=options.batch_size, workers=options.workers,
-    )  # fmt: skip
+    with output_locked(output):
+        fitted = fit_to_inputs(
+            options.model, inputs, image_size=options.image_size, output=output, fit=options.fit,
+            set_uncertainty=options.set_uncertainty, refit=options.refit, views=options.views, exact=options.exact,
+            workers=options.workers,
+        )  # fmt: skip
+        table, features = score_inputs(
+            fitted, inputs,
+            output=output, embeddings_output=embeddings, views=options.views, exact=options.exact,
+            batch_size=options.batch_size, workers=options.workers,
+        )  # fmt: skip
     if gallery is not None:
         Page(table, shlex.join(["vissl-zoo", "score", *arguments])).write(gallery)
     files, hint = [], None

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from vissl_zoo.cpu.device import take_device
 from vissl_zoo.data.quality import Quality, issues
 from vissl_zoo.errors import UserError
+from vissl_zoo.file_lock import output_locked
 from vissl_zoo.inference import Embedded, Loaded, ModelOrName, embed, load_model, model_hash
 from vissl_zoo.output import output_file, write_whole
 from vissl_zoo.photos.inputs import Inputs, Part, find_inputs
@@ -89,15 +90,16 @@ def score(
     table_file = output_file(output, "output", TABLES)
     embeddings_file = output_file(embeddings, "embeddings", (".npy",))
     inputs = find_inputs([os.fspath(path) for path in several], split)
-    fitted = fit_to_inputs(
-        model, inputs, image_size=image_size, output=table_file, fit=fit, set_uncertainty=set_uncertainty,
-        refit=refit, views=views, exact=exact, workers=workers,
-    )  # fmt: skip
-    table, _ = score_inputs(
-        fitted, inputs,
-        output=table_file, embeddings_output=embeddings_file, views=views,
-        exact=exact, batch_size=batch_size, workers=workers,
-    )  # fmt: skip
+    with output_locked(table_file):
+        fitted = fit_to_inputs(
+            model, inputs, image_size=image_size, output=table_file, fit=fit, set_uncertainty=set_uncertainty,
+            refit=refit, views=views, exact=exact, workers=workers,
+        )  # fmt: skip
+        table, _ = score_inputs(
+            fitted, inputs,
+            output=table_file, embeddings_output=embeddings_file, views=views,
+            exact=exact, batch_size=batch_size, workers=workers,
+        )  # fmt: skip
     return table
 
 

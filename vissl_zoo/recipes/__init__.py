@@ -31,8 +31,10 @@ def parse(arguments: Sequence[str], recipes: Mapping[str, NamedRecipe], *, prog:
     if name not in recipes:
         raise UserError(f"unknown recipe {name!r}{_close(name, recipes)}; there are: {', '.join(recipes)}")
     named = recipes[name]
-    if named.recipe.output_dir is None:
-        named = replace(named, recipe=replace(named.recipe, output_dir=f"runs/{name}"))
+    named = replace(named, recipe=replace(named.recipe, name=name))
+    for place, flag in enumerate(arguments):
+        if flag == "--resume" and (arguments[place + 1 : place + 2] or ["-"])[0].startswith("-"):
+            arguments[place] = "--resume=on"
     # Dashes keep the lines apart.
     others = "\n".join(f"- {other}: {recipes[other].about}" for other in recipes)
     description = (

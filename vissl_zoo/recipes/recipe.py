@@ -141,14 +141,19 @@ class Recipe:
     """CPU threads of each process in a training on a CPU; by default all cores, in equal parts."""
     sync_batch_norm: bool = True
     """Batch norm over the global batch when there are several processes."""
+    name: str | None = None
+    """Name of the run, which its folder gets without --output-dir; by default the recipe's."""
     output_dir: str | None = None
-    """Where the run goes; by default runs/ and the recipe's name."""
+    """Where the run goes; by default the first of runs/NAME, runs/NAME-2, … that holds no run."""
+    overwrite: bool = False
+    """Remove the run that is in the output folder, by default runs/NAME, and start over."""
     log_every: int = 20
     """Steps between lines of metrics.jsonl."""
     save_every: int = 500
     """Optimizer steps between checkpoints; there is always one at the end."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the output folder."""
+    resume: Literal["off", "on", "auto"] = "off"
+    """Go on from the newest whole checkpoint in the output folder, by default in the newest of runs/NAME, runs/NAME-2,
+    …; `--resume` alone is `on`; `auto` starts anew where there is none."""
     max_minutes: float | None = None
     """Save and stop after this long (on several accelerators at the next tenth step); `--resume` goes on exactly where
     it stopped."""
@@ -204,6 +209,16 @@ _RULES: tuple[tuple[str, Callable[[Recipe, Any], bool], str], ...] = (
         "epochs",
         lambda recipe, value: value > 0 or recipe.max_steps is not None,
         "must be a positive number, not {value}",
+    ),
+    (
+        "name",
+        lambda recipe, value: value.strip(". ") and not set("/\\") & set(value),
+        "must be the name of one folder, not {value!r}",
+    ),
+    (
+        "overwrite",
+        lambda recipe, value: not value or recipe.resume == "off",
+        "and --resume exclude each other",
     ),
     ("momentum", lambda recipe, value: 0 <= value < 1, "must be in [0, 1), not {value}"),
     ("seed", lambda recipe, value: value < 2**32, "must be less than 2**32, not {value}"),

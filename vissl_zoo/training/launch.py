@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -16,6 +15,7 @@ from vissl_zoo.cpu.device import keep_freed_memory
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.networks.bfloat16 import bfloat16_is_native
 from vissl_zoo.recipes import Recipe
+from vissl_zoo.training.folder_choice import newest_run
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
@@ -37,7 +37,6 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
             mixed_precision=precision,
             gradient_accumulation_steps=recipe.gradient_accumulation,
             log_with=recipe.tracker,
-            project_dir=recipe.output_dir,
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"accelerate refuses: {first_line(error)}") from error
@@ -59,8 +58,8 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[str, str]:
         return recipe.mixed_precision, "--mixed-precision"
     if told not in ("", "no"):  # "no" is what `accelerate launch` says where nobody told it anything
         return told, "as accelerate was told"
-    if recipe.resume:
-        return _stored_precision(recipe), "as the run began"
+    if stored := _stored_precision(recipe):
+        return stored, "as the run began"
     if recipe.dtype != "float32":
         return "no", "--dtype"
     if bfloat16_is_native(device):
@@ -84,9 +83,12 @@ def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
         raise UserError(f"--tracker {recipe.tracker}: {first_line(error)}") from error
 
 
-def _stored_precision(recipe: Recipe) -> str:
-    """The precision of the run to be resumed; if it cannot be read, `Run` will say so."""
+def _stored_precision(recipe: Recipe) -> str | None:
+    """The precision of the run to be resumed, if any; if it cannot be read, `Run` will say so."""
+    if recipe.resume == "off":
+        return None
+    folder = newest_run(recipe)
     try:
-        return json.loads((Path(recipe.output_dir or "") / "recipe.json").read_text())["mixed_precision"]
+        return None if folder is None else json.loads((folder / "recipe.json").read_text())["mixed_precision"]
     except (OSError, ValueError, KeyError, TypeError):
         return "no"

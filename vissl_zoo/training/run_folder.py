@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
@@ -24,13 +25,24 @@ from vissl_zoo.output import flat, write_text
 from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from vissl_zoo.training.doctor import Doctor
+from vissl_zoo.training.folder_choice import PARTS, claim_folder
 from vissl_zoo.training.launch import describe_precision, start_tracker
 from vissl_zoo.training.log import RunLog, collapse_signals
 from vissl_zoo.training.schedule import Plan
 
 T = TypeVar("T")
 # What may differ between a run and its continuation: nothing that a step depends on, rounding apart.
-FREE_TO_CHANGE = {"output_dir", "resume", "log_every", "save_every", "max_minutes", "tracker", "report"}
+FREE_TO_CHANGE = {
+    "name",
+    "output_dir",
+    "overwrite",
+    "resume",
+    "log_every",
+    "save_every",
+    "max_minutes",
+    "tracker",
+    "report",
+}
 FREE_TO_CHANGE |= {"report_images", "data.workers", "data.eval_split", "compile", "threads", "profile"}
 _AGREE_EVERY = 10  # steps after which several accelerators' processes ask whether the time of one is over
 
@@ -56,11 +68,12 @@ class Run:
         method = {"name": recipe.method.name, **described["method"]}
         settled = {"mixed_precision": accelerator.mixed_precision, "images": images}
         self._described = {**described, "method": method, **settled}  # what recipe.json holds
-        self.folder = Path(recipe.output_dir or "run")
+        self.folder, self._resumes = self._claim_folder()
+        accelerator.project_configuration.set_directories(str(self.folder))  # where a tracker writes
         self.step, self._seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step, self._loading = 0, 0.0
-        self._checkpoint = self._check_folder()
+        self._checkpoint = self._find_checkpoint()
         start_tracker(recipe, accelerator)
 
     @property
@@ -88,12 +101,12 @@ class Run:
         return self.step >= self.plan.steps
 
     def start(self, plan: Plan, method: Method, optimizer: Optimizer) -> None:
-        """Restore the newest checkpoint with --resume, else clear the folder of an earlier run; open the log.
+        """Restore the newest checkpoint with --resume, else clear the folder (--overwrite); open the log.
 
-        Apart from the constructor: a mistake elsewhere in the command must be found before the earlier run is cleared.
+        Apart from the constructor: a mistake elsewhere in the command must be found before an earlier run is removed.
         """
         self.plan, self._doctor = plan, Doctor(plan.steps, method.dim)
-        if self.accelerator.is_main_process and not self.recipe.resume:
+        if self.accelerator.is_main_process and not self._resumes:
             self._clear()
         if self._checkpoint is not None:
             state = load_checkpoint(self._checkpoint, method, optimizer)
@@ -218,16 +231,22 @@ class Run:
         """All lines of metrics.jsonl."""
         return self._log.read()
 
-    def _check_folder(self) -> Path | None:
-        """Make the folder; returns the checkpoint to resume from, if any."""
+    def _claim_folder(self) -> tuple[Path, bool]:
+        """The folder, which the first process chooses for all, and whether the run in it goes on."""
+        claimed: list[Any] = [None, False, None]
         if self.accelerator.is_main_process:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / ".unfinished").touch()
-                (self.folder / ".unfinished").unlink()
-            except OSError as error:
-                raise UserError(f"--output-dir {self.folder} cannot be written: {error.strerror}") from error
-        if not self.recipe.resume:
+                claimed[:2] = claim_folder(self.recipe)
+            except UserError as error:
+                claimed[2] = str(error)
+        folder, resumes, refusal = broadcast_object_list(claimed)
+        if refusal is not None:
+            raise UserError(refusal)
+        return folder, resumes
+
+    def _find_checkpoint(self) -> Path | None:
+        """The checkpoint to resume from, if any."""
+        if not self._resumes:
             return None
         checkpoint = newest_checkpoint(self.folder / "checkpoints")
         if checkpoint is None:
@@ -243,11 +262,14 @@ class Run:
 
     def _clear(self) -> None:
         """Remove what an earlier run left and write recipe.json."""
-        if (self.folder / "metrics.jsonl").exists():
-            self.accelerator.print(f"starting {self.folder} over (--resume would go on with it)")
-        for name in ("checkpoints", "export", "report"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        if (self.folder / "recipe.json").exists():
+            self.accelerator.print(f"starting {self.folder} over")
+        for name in PARTS[1:]:
+            part = self.folder / name
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
         write_text(self.folder / "recipe.json", json.dumps(self._described, indent=1) + "\n")
 
 
