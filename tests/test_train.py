@@ -23,7 +23,7 @@ def lines(run):
 
 
 def weights(run, name="method"):
-    [checkpoint] = (run / "checkpoints").iterdir()
+    checkpoint = max((run / "checkpoints").iterdir())
     return load_file(checkpoint / f"{name}.safetensors")
 
 
@@ -74,6 +74,7 @@ class TestRunFolder:
         assert names == {
             "recipe.json",
             "metrics.jsonl",
+            f"{checkpoint}/manifest.json",
             *(f"{checkpoint}/{n}" for n in ("method.safetensors", "optimizer.safetensors", "state.json")),
             *(f"export/{n}" for n in ("config.json", "model.safetensors", "heads.safetensors", "README.md")),
             *(f"report/{n}" for n in {"metrics.json", "predictions.parquet", "index.html"} | PICTURES),

@@ -216,6 +216,24 @@ def test_resuming_from_a_damaged_file(train_main, small, tmp_path, name):
     assert "step_0000002" in last or name in last
 
 
+def test_a_damaged_checkpoint_is_skipped_and_named(train_main, small, tmp_path):
+    run = tmp_path / "run"
+    arguments = (*small, "--max-steps", "3", "--save-every", "1", "--no-report", "--output-dir", run)
+    assert train_main(*arguments).code == 0
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"step_0000002", "step_0000003"}
+    whole = load_file(run / "checkpoints" / "step_0000003" / "method.safetensors")
+    file = run / "checkpoints" / "step_0000003" / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    outcome = train_main(*arguments, "--resume")
+    assert outcome.code == 0
+    assert (
+        "step_0000003 is skipped and set aside: optimizer.safetensors differs from its sha256" in outcome.out
+    )
+    assert "at step 2" in outcome.out
+    again = load_file(run / "checkpoints" / "step_0000003" / "method.safetensors")
+    assert all((again[key] == value).all() for key, value in whole.items())
+
+
 def picture(colour: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (colour, 2 * colour, 9)).save(buffer, "PNG")

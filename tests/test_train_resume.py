@@ -15,7 +15,7 @@ def lines(run):
 
 
 def weights(run, name="method"):
-    [checkpoint] = (run / "checkpoints").iterdir()
+    checkpoint = max((run / "checkpoints").iterdir())
     return load_file(checkpoint / f"{name}.safetensors")
 
 

@@ -10,7 +10,7 @@ STREAM = ("--data.streaming", "--data.buffer", "40", "--batch-size", "32", "--no
 
 
 def weights(run):
-    (checkpoint,) = (run / "checkpoints").glob("step_*")
+    checkpoint = max((run / "checkpoints").glob("step_*"))
     return load_file(checkpoint / "method.safetensors")
 
 

@@ -1,6 +1,8 @@
 """Checkpoints: what goes in comes out, whole or not at all, without pickle."""
 
 import json
+import os
+import pathlib
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vissl_zoo.errors import UserError
-from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, set_aside
+from vissl_zoo.training.checkpoint_manifest import seal
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -75,18 +78,73 @@ def test_a_crash_while_writing_leaves_the_older_one(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(json, "dumps", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="step 2 cannot be written: no space left"):
         save_checkpoint(tmp_path, 2, model, optimizer, {"seconds": 0})
-    assert newest_checkpoint(tmp_path) == kept
+    assert newest_checkpoint(tmp_path) == (kept, {})
     monkeypatch.undo()
     assert load_checkpoint(kept, model, optimizer)["step"] == 1
 
 
 def test_newest(tmp_path):
-    assert newest_checkpoint(tmp_path / "none") is None
+    assert newest_checkpoint(tmp_path / "none") == (None, {})
     for name in ("step_0000009", "step_9999999", "step_10000000", ".unfinished"):
         (tmp_path / name).mkdir()
-    assert newest_checkpoint(tmp_path).name == "step_10000000"
+        seal(tmp_path / name)
+    assert newest_checkpoint(tmp_path)[0].name == "step_10000000"
+
+
+DAMAGE = {
+    "method.safetensors differs from its sha256": lambda folder: flip(folder / "method.safetensors"),
+    "optimizer.safetensors is missing": lambda folder: (folder / "optimizer.safetensors").unlink(),
+    "state.json differs from its sha256": lambda folder: (folder / "state.json").write_bytes(b""),
+    "manifest.json is missing": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest.json is damaged": lambda folder: (folder / "manifest.json").write_bytes(b"[]"),
+}
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("wrong", DAMAGE)
+def test_the_newest_that_is_whole_is_taken_and_the_damaged_one_no_longer_counts(tmp_path, wrong):
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    train(model, optimizer, 1)
+    good, bad = (save_checkpoint(tmp_path, step, model, optimizer, {"seconds": 0}, keep=2) for step in (4, 6))
+    DAMAGE[wrong](bad)
+    assert newest_checkpoint(tmp_path) == (good, {bad: wrong})
+    set_aside([bad])
+    newest = save_checkpoint(tmp_path, 8, model, optimizer, {"seconds": 0}, keep=2)
+    assert {p.name for p in tmp_path.iterdir()} == {good.name, newest.name, f"damaged_{bad.name}"}
+
+
+def test_all_is_on_the_disk_before_the_name_and_the_name_before_anything_is_removed(tmp_path, monkeypatch):
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    save_checkpoint(tmp_path, 1, model, optimizer, {"seconds": 0})
+    done = []
+    fsync, rename = os.fsync, pathlib.Path.rename
+
+    def note(descriptor):
+        done.append(pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(
+        pathlib.Path, "rename", lambda a, b: (done.append(f"{a.name} > {b.name}"), rename(a, b))[1]
+    )
+    save_checkpoint(tmp_path, 2, model, optimizer, {"seconds": 0})
+    files = {"method.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}
+    assert set(done[:4]) == files
+    assert done[4:] == [
+        ".unfinished",
+        ".unfinished > step_0000002",
+        tmp_path.name,
+        "step_0000001 > .removed_step_0000001",
+    ]
 
 
 @pytest.mark.parametrize("file", ["method.safetensors", "optimizer.safetensors", "state.json"])

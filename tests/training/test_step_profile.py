@@ -12,7 +12,7 @@ DROPOUT = ("--backbone", "test_vit", "--clip-gradient", "1")
 
 
 def weights(run):
-    [checkpoint] = (run / "checkpoints").iterdir()
+    checkpoint = max((run / "checkpoints").iterdir())
     return load_file(checkpoint / "method.safetensors")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vissl_zoo.errors import UserError
+from vissl_zoo.errors import UserError, first_line
+from vissl_zoo.training.checkpoint_manifest import fault, force_to_disk, remove_folder, seal
 
 _WEIGHTS, _OPTIMIZER, _STATE = "method.safetensors", "optimizer.safetensors", "state.json"
 
 
 def save_checkpoint(
-    folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+    folder: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: dict[str, Any],
+    keep: int = 1,
 ) -> Path:
-    """Write `folder`/step_N, whole or not at all, and remove the older checkpoints.
+    """Write `folder`/step_N, whole or not at all and onto the disk, then remove old checkpoints.
 
     Args:
         folder: the run's checkpoints.
@@ -32,9 +39,28 @@ def save_checkpoint(
         method: its state dict is kept, in its own precision.
         optimizer: its per-parameter tensors are kept (SGD: the momentum).
         extra: plain values that a resumed run needs.
+        keep: how many checkpoints stay, this one included.
+
+    Raises:
+        UserError: it cannot be written, for want of space or otherwise; the earlier ones stay.
     """
+    try:
+        return _save(folder, step, method, optimizer, extra, keep)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"the checkpoint of step {step} cannot be written: {first_line(error)}") from error
+
+
+def _save(
+    folder: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: dict[str, Any],
+    keep: int,
+) -> Path:
     target, unfinished = folder / f"step_{step:07d}", folder / ".unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for left in folder.glob(".*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     unfinished.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in method.state_dict().items()}, unfinished / _WEIGHTS)
     tensors, scalars = {}, {}
@@ -46,17 +72,36 @@ def save_checkpoint(
                 scalars[f"{index}.{name}"] = value
     save_file(tensors, unfinished / _OPTIMIZER)
     (unfinished / _STATE).write_text(json.dumps({"step": step, "optimizer": scalars, **extra}, indent=1))
-    shutil.rmtree(target, ignore_errors=True)
+    seal(unfinished)
+    if target.exists():  # damaged, and the run went on from an earlier one
+        remove_folder(target)
     unfinished.rename(target)
-    for old in folder.glob("step_*"):
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
+    force_to_disk(folder)
+    for old in _newest_first(folder)[keep:]:
+        remove_folder(old)
     return target
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps, or None."""
-    return max(folder.glob("step_*"), key=lambda path: (len(path.name), path.name), default=None)
+def newest_checkpoint(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The checkpoint with the most steps that is as it was written, or None; and what is wrong with newer ones."""
+    faults: dict[Path, str] = {}
+    for checkpoint in _newest_first(folder):
+        if (wrong := fault(checkpoint)) is None:
+            return checkpoint, faults
+        faults[checkpoint] = wrong
+    return None, faults
+
+
+def set_aside(damaged: Iterable[Path]) -> None:
+    """Give damaged checkpoints names that no longer count as checkpoints; they are for people to look at."""
+    for checkpoint in damaged:
+        aside = checkpoint.with_name(f"damaged_{checkpoint.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_*"), key=lambda path: (len(path.name), path.name), reverse=True)
 
 
 def load_checkpoint(checkpoint: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

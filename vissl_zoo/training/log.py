@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vissl_zoo.output import write_text
+from vissl_zoo.training.checkpoint_manifest import force_to_disk
+
 
 class RunLog:
     """metrics.jsonl of one run. Lines after `from_step` of an earlier try are dropped when a run resumes."""
@@ -20,12 +23,18 @@ class RunLog:
         kept = []
         if from_step and path.exists():
             kept = [line for line in _whole_lines(path.read_text()) if line["step"] <= from_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(
+            path, "".join(json.dumps(line) + "\n" for line in kept)
+        )  # whole: killed here, none is lost
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line; it is on disk when this returns."""
+        """Append one line; a killed process has not lost it."""
         with self.path.open("a") as file:
             file.write(json.dumps({k: _short(v) for k, v in line.items()}) + "\n")
+
+    def force_to_disk(self) -> None:
+        """Let the lines so far survive a power cut."""
+        force_to_disk(self.path)
 
     def read(self) -> list[dict[str, Any]]:
         """All lines so far."""

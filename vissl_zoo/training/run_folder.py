@@ -23,7 +23,7 @@ from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
 from vissl_zoo.output import flat, write_text
 from vissl_zoo.recipes import Recipe
-from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, set_aside
 from vissl_zoo.training.doctor import Doctor
 from vissl_zoo.training.folder_choice import PARTS, claim_folder
 from vissl_zoo.training.launch import describe_precision, start_tracker
@@ -39,6 +39,7 @@ FREE_TO_CHANGE = {
     "resume",
     "log_every",
     "save_every",
+    "keep_checkpoints",
     "max_minutes",
     "tracker",
     "report",
@@ -109,6 +110,8 @@ class Run:
         if self.accelerator.is_main_process and not self._resumes:
             self._clear()
         if self._checkpoint is not None:
+            for path, wrong in self._faults.items():
+                self.accelerator.print(f"{path} is skipped and set aside: {wrong}")
             state = load_checkpoint(self._checkpoint, method, optimizer)
             self.step, self._seconds_before = state["step"], state["seconds"]
             self._logged_step = self.step
@@ -116,6 +119,7 @@ class Run:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.accelerator.print(f"resuming {self.folder} at step {self.step}")
         if self.accelerator.is_main_process:
+            set_aside(self._faults)
             self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
             for earlier in self.history():
                 self._doctor.examine(earlier)
@@ -178,7 +182,9 @@ class Run:
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler  # of the loss, in float16
             extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
-            save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra)
+            self._log.force_to_disk()
+            keep = self.recipe.keep_checkpoints
+            save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra, keep)
 
     @torch.no_grad()
     def log(self, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
@@ -245,12 +251,20 @@ class Run:
         return folder, resumes
 
     def _find_checkpoint(self) -> Path | None:
-        """The checkpoint to resume from, if any."""
+        """The checkpoint to resume from, if any: the newest that is whole."""
+        self._faults: dict[Path, str] = {}
         if not self._resumes:
             return None
-        checkpoint = newest_checkpoint(self.folder / "checkpoints")
+        found: list[Any] = [None, {}]
+        if self.accelerator.is_main_process:  # reads all of it
+            found = list(newest_checkpoint(self.folder / "checkpoints"))
+        checkpoint, self._faults = broadcast_object_list(found)
         if checkpoint is None:
-            raise UserError(f"--resume: there is no checkpoint in {self.folder / 'checkpoints'}")
+            said = "; ".join(f"{path.name}: {wrong}" for path, wrong in self._faults.items())
+            raise UserError(
+                f"--resume: there is no {'whole ' if said else ''}checkpoint in {self.folder / 'checkpoints'}"
+                + (f" ({said})" if said else "")
+            )
         try:
             before = json.loads((self.folder / "recipe.json").read_text())
         except (OSError, ValueError) as error:
