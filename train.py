@@ -30,8 +30,10 @@ from vissl_zoo.methods import RECIPES, Method
 from vissl_zoo.recipes import Recipe, parse
 
 
-def train(recipe: Recipe, command: str) -> None:
+def train(recipe: Recipe, command: str) -> int:
     """Train a recipe, report on the model and export it; `command` is what was typed, for the model card.
+
+    Returns the exit code: 0, or 128 and the number of the signal that ended the training.
 
     Raises:
         UserError: something in the recipe, the data or the output folder that the user can put right.
@@ -50,11 +52,12 @@ def train(recipe: Recipe, command: str) -> None:
 
     fit(run, training.read_views(run, images, views), method, optimizer)
     del images  # the report opens its own
-    if not run.finished:
+    if run.stopped_by or not run.finished:
         accelerator.print(f"stopped at step {run.step} of {run.plan.steps}; --resume goes on from here")
     elif accelerator.is_main_process:  # the others are done: a barrier would time out on a long report
         training.finish(run, method, untrained, table)
     accelerator.end_training()
+    return 128 + run.stopped_by if run.stopped_by else 0
 
 
 def fit(
@@ -101,16 +104,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         with released_at_the_end():
-            train(parse(arguments, RECIPES), shlex.join(["accelerate", "launch", "train.py", *arguments]))
+            return train(
+                parse(arguments, RECIPES), shlex.join(["accelerate", "launch", "train.py", *arguments])
+            )
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"train.py{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        said = "interrupted; --resume goes on from the last checkpoint, if there is one"
-        print(f"train.py: {said}", file=sys.stderr)
+        print("train.py: interrupted; --resume goes on from the last checkpoint, if any", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

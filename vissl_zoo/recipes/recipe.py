@@ -151,14 +151,15 @@ class Recipe:
     """Steps between lines of metrics.jsonl."""
     save_every: int = 500
     """Optimizer steps between checkpoints; there is always one at the end."""
+    save_minutes: float = 10.0
+    """Minutes after which a checkpoint is due in any case."""
     keep_checkpoints: int = 2
     """How many checkpoints stay, at least 1; the older ones go when a newer one is whole."""
     resume: Literal["off", "on", "auto"] = "off"
     """Go on from the newest whole checkpoint in the output folder, by default in the newest of runs/NAME, runs/NAME-2,
     …; `--resume` alone is `on`; `auto` starts anew where there is none."""
     max_minutes: float | None = None
-    """Save and stop after this long (on several accelerators at the next tenth step); `--resume` goes on exactly where
-    it stopped."""
+    """Save and stop after this long; `--resume` goes on exactly where it stopped."""
     tracker: str | None = None
     """Also log to a tracker that accelerate knows and that is installed (tensorboard, wandb, ...)."""
     profile: bool = False
@@ -198,7 +199,7 @@ class Recipe:
 _RULES: tuple[tuple[str, Callable[[Recipe, Any], bool], str], ...] = (
     (
         "image_size batch_size gradient_accumulation max_steps lr lr_batch_size clip_gradient log_every save_every "
-        "keep_checkpoints "
+        "keep_checkpoints save_minutes "
         "max_minutes threads report_images data.memory_gib data.buffer",
         lambda recipe, value: value > 0,
         "must be a positive number, not {value}",

@@ -29,23 +29,13 @@ from vissl_zoo.training.folder_choice import PARTS, claim_folder
 from vissl_zoo.training.launch import describe_precision, start_tracker
 from vissl_zoo.training.log import RunLog, collapse_signals
 from vissl_zoo.training.schedule import Plan
+from vissl_zoo.training.stop_signals import StopSignals
 
 T = TypeVar("T")
 # What may differ between a run and its continuation: nothing that a step depends on, rounding apart.
-FREE_TO_CHANGE = {
-    "name",
-    "output_dir",
-    "overwrite",
-    "resume",
-    "log_every",
-    "save_every",
-    "keep_checkpoints",
-    "max_minutes",
-    "tracker",
-    "report",
-}
-FREE_TO_CHANGE |= {"report_images", "data.workers", "data.eval_split", "compile", "threads", "profile"}
-_AGREE_EVERY = 10  # steps after which several accelerators' processes ask whether the time of one is over
+FREE_TO_CHANGE = {"name", "output_dir", "overwrite", "resume", "log_every", "save_every", "save_minutes"}
+FREE_TO_CHANGE |= {"keep_checkpoints", "max_minutes", "tracker", "report", "report_images", "data.workers"}
+FREE_TO_CHANGE |= {"data.eval_split", "compile", "threads", "profile"}
 
 
 class Run:
@@ -58,6 +48,7 @@ class Run:
         command: the command line, for the model card.
         folder: the output folder.
         step: optimizer steps done.
+        stopped_by: number of the signal that ended the training, or 0.
     """
 
     plan: Plan
@@ -74,6 +65,8 @@ class Run:
         self.step, self._seconds_before = 0, 0.0
         self._started = self._logged_at = time.monotonic()
         self._logged_step, self._loading = 0, 0.0
+        self._signals, self.stopped_by, self._saved_at = StopSignals(), 0, self._started
+        self._hosts = torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
         self._checkpoint = self._find_checkpoint()
         start_tracker(recipe, accelerator)
 
@@ -84,17 +77,9 @@ class Run:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether --max-minutes have passed in this try; processes agree on it, on accelerators now and then."""
-        if self.recipe.max_minutes is None:
-            return False
-        over = time.monotonic() - self._started > 60 * self.recipe.max_minutes
-        if self.accelerator.num_processes == 1:
-            return over
-        device = self.accelerator.device
-        if device.type != "cpu" and self.step % _AGREE_EVERY:  # for what the host would wait for it
-            return False
-        flag = torch.tensor(float(over), device=device)
-        return bool(torch.as_tensor(self.accelerator.reduce(flag, "sum")) > 0)
+        """Whether --max-minutes have passed in this try, by this process's clock."""
+        limit = self.recipe.max_minutes
+        return limit is not None and time.monotonic() - self._started > 60 * limit
 
     @property
     def finished(self) -> bool:
@@ -124,13 +109,14 @@ class Run:
             for earlier in self.history():
                 self._doctor.examine(earlier)
         self.accelerator.print(describe_precision(self.recipe, self.accelerator))
-        self._logged_at = time.monotonic()
+        self._logged_at = self._saved_at = time.monotonic()
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[None]:
-        """Show a progress bar inside, on the first process."""
+        """Show a progress bar inside, on the first process; signals that end a run wait for the end of the step."""
         steps, others = self.plan.steps, not self.accelerator.is_main_process
-        with tqdm(total=steps, initial=self.step, desc=title, unit="step", disable=others) as self._bar:
+        bar = tqdm(total=steps, initial=self.step, desc=title, unit="step", disable=others)
+        with self._signals, bar as self._bar:
             yield
 
     def waits(self, batches: Iterable[T]) -> Iterator[T]:
@@ -147,7 +133,7 @@ class Run:
     def step_done(self, method: Method, optimizer: Optimizer, objective: Objective) -> bool:
         """Count an optimizer step, with its line of the log and its checkpoint if they are due.
 
-        Returns whether --max-minutes have passed, and the training ends here.
+        Returns whether --max-minutes have passed or a signal came, and the training ends here.
 
         Raises:
             UserError: the loss or a weight is no longer a number.
@@ -158,10 +144,23 @@ class Run:
             line = self.log(method, objective, optimizer.param_groups[0]["lr"])
             speed = f"{line['images_per_second']:.0f} images/s, data {line['data_share']:.0%}"
             self._bar.set_postfix_str(f"loss {line['loss']:.3f}, κ {line['kappa_mean']:.4g}, {speed}")
-        over = self.out_of_time
-        if self.step % self.recipe.save_every == 0 or self.finished or over:
+        over, self.stopped_by, late = self._agree()
+        ends = bool(over or self.stopped_by)
+        if self.step % self.recipe.save_every == 0 or self.finished or ends or late:
             self.save(method, optimizer, objective)
-        return over
+            self._saved_at = time.monotonic()
+        return ends
+
+    def _agree(self) -> list[int]:
+        """Whether the time of any process is over, the signal that one got, and whether a save is due by the clock.
+
+        Processes ask each other through their hosts, outside any signal handler; accelerators do not wait for it.
+        """
+        late = time.monotonic() - self._saved_at > 60 * self.recipe.save_minutes
+        flags = torch.tensor([int(bool(self.out_of_time)), self._signals.number, int(late)])
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._hosts)
+        return flags.tolist()
 
     def save(self, method: Method, optimizer: Optimizer, objective: Objective) -> None:
         """Write a checkpoint of this step.
