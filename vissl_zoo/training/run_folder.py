@@ -66,7 +66,9 @@ class Run:
         self._started = self._logged_at = time.monotonic()
         self._logged_step, self._loading = 0, 0.0
         self._signals, self.stopped_by, self._saved_at = StopSignals(), 0, self._started
-        self._hosts = torch.distributed.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        self._hosts: Any = None
+        if accelerator.num_processes > 1:
+            self._hosts = torch.distributed.new_group(backend="gloo")
         self._checkpoint = self._find_checkpoint()
         start_tracker(recipe, accelerator)
 
