@@ -15,7 +15,7 @@ from vissl_zoo.data.canvas import Decoded, decode_all
 from vissl_zoo.data.decode import BadImage
 from vissl_zoo.data.table import ImageTable
 
-DECODING = 2  # to be raised when canvases come to be made in another way
+DECODING = 3  # to be raised when canvases come to be made in another way
 _SPARE = 2  # free space on the disk, as a multiple of what is needed
 _logger = logging.getLogger(__name__)
 

@@ -1,9 +1,12 @@
 """From the bytes of an image file, of any mode and depth, to an upright 8-bit RGB image; corrupt ones are counted."""
 
+import contextlib
 import hashlib
+import importlib
 import io
 import logging
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,12 @@ from vissl_zoo.errors import UserError
 
 _logger = logging.getLogger(__name__)
 _NAMED = 5  # corrupt images, in a warning
+# Asked for by name, whatever a file is called: left to itself Pillow starts Ghostscript on PostScript, and opens some
+# thirty formats that nobody takes photos in. TGA comes last, since it has no mark by which a file could be told.
+_RASTER_FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "SGI", "TGA",
+)  # fmt: skip
+_TIFF_MAX_SAMPLE_VALUE = 281
 
 
 def default_workers() -> int:
@@ -95,10 +104,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Return `image` as a new upright 8-bit RGB image, with no metadata left.
 
     - The EXIF orientation is applied; applying `to_rgb` again changes nothing.
-    - 16-bit grey is scaled, v·255/65535 rounded, where Pillow's own `convert` clips at 255. Grey of 32-bit
-      integers or floats has no agreed range: floats up to 1 are [0, 1]; else the range is 255 (floats only),
-      65535, or the image's own maximum, the first that holds every value. Negative and non-finite
-      values are black. The range never depends on the darkest value, so a dark image stays dark.
+    - 16-bit grey is scaled, v·255/65535 rounded, where Pillow's own `convert` clips at 255. 12 bits in 16 are
+      stretched by the MaxSampleValue that a TIFF declares, where it holds every value; without one they are taken as
+      they are, and look dark. Grey of 32-bit integers or floats has no agreed range: floats up to 1 are [0, 1]; else
+      the range is 255 (floats only), 65535, or the image's own maximum, the first that holds every value. Negative
+      and non-finite values are black. The range never depends on the darkest value, so a dark image stays dark.
     - Transparency is composited over white, the page on which such images are drawn and shown. Dark line art would
       vanish over black. The colour stored under a fully transparent pixel is arbitrary and must not show.
     - CMYK is converted without its colour profile. Of an animation the current frame is taken, which for a
@@ -109,7 +119,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     orientation = _orientation(image)  # after load(): Pillow turns TIFF upright itself while it loads
     if image.mode == "F" or image.mode[0] == "I":
-        rgb = Image.fromarray(_scale_to_8_bits(np.asarray(image))).convert("RGB")
+        declared = getattr(image, "tag_v2", {}).get(_TIFF_MAX_SAMPLE_VALUE)
+        declared = declared[0] if isinstance(declared, tuple) and declared else declared  # one a channel
+        rgb = Image.fromarray(_scale_to_8_bits(np.asarray(image), declared)).convert("RGB")
     elif image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image.convert("RGBA"))
@@ -165,7 +177,16 @@ def why_unreadable(error: Exception) -> str:
 
 
 def _open(source: bytes | str | os.PathLike) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    _register_formats()
+    formats = [name for name in _RASTER_FORMATS if name in Image.OPEN]
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+
+
+@cache
+def _register_formats() -> None:
+    Image.init()
+    with contextlib.suppress(ImportError):  # not required: who has phone photos installs it
+        importlib.import_module("pillow_heif").register_heif_opener()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -180,11 +201,13 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if _orientation(image) in (5, 6, 7, 8) else (height, width)
 
 
-def _scale_to_8_bits(grey: np.ndarray) -> np.ndarray:
+def _scale_to_8_bits(grey: np.ndarray, declared: object = None) -> np.ndarray:
     """Grey values (H, W), integer or float -> uint8 (H, W); the ranges are those of `to_rgb`."""
     is_float = grey.dtype.kind == "f"
     values = np.where(np.isfinite(grey), grey, 0).clip(0).astype(np.float64)
     ceilings = (1.0, 255.0, 65535.0) if is_float else (65535.0,)
     highest = values.max(initial=0.0)
+    if isinstance(declared, int) and declared > 0 and not is_float:
+        ceilings = (float(declared), *ceilings)
     ceiling = next((c for c in ceilings if highest <= c), highest)
     return np.rint(values * (255.0 / ceiling)).astype(np.uint8)

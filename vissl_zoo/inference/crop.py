@@ -15,6 +15,8 @@ from timm.data.transforms import str_to_pil_interp
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
+_LONGEST_RATIO = 50  # of the sides, up to which a whole image is resized
+
 
 @dataclass(frozen=True)
 class CentralCrop:
@@ -41,7 +43,12 @@ class CentralCrop:
         return math.floor(self.size / self.crop_pct)
 
     def crop(self, image: Image) -> np.ndarray:
-        """The crop of an RGB image, uint8 (s, s, 3), in the very pixels of timm's evaluation transform."""
+        """The crop of an RGB image, uint8 (s, s, 3), in the very pixels of timm's evaluation transform.
+
+        That resizes the whole image first: of 1 × 30,000 pixels to gigabytes. Beyond a ratio of 50 see `crop_fast`.
+        """
+        if self.crop_mode == "center" and max(image.size) > _LONGEST_RATIO * min(image.size):
+            return self.crop_fast(image, (image.height, image.width))
         return self._transform(image).permute(1, 2, 0).numpy()
 
     def crop_fast(self, image: Image, original: tuple[int, int]) -> np.ndarray:

@@ -18,7 +18,7 @@ from vissl_zoo.inference.hashing import model_hash
 from vissl_zoo.models import Representation
 from vissl_zoo.output import write_whole
 
-EXTRACTION = 3  # to be raised when `embed_all` comes to see the images in another way
+EXTRACTION = 4  # to be raised when `embed_all` comes to see the images in another way
 _logger = logging.getLogger(__name__)
 
 
