@@ -1,10 +1,11 @@
 import logging
+import os
 
 import datasets
 import pytest
 from datasets import Dataset, Features, Image, Value
 
-from vissl_zoo.data import available_splits, open_images
+from vissl_zoo.data import BadImage, available_splits, open_images
 from vissl_zoo.data.sources import find_source
 from vissl_zoo.errors import UserError
 
@@ -101,3 +102,47 @@ def test_what_is_no_hub_id_never_asks_the_hub(monkeypatch, path):
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *name: pytest.fail("asked the Hub"))
     with pytest.raises(UserError, match="nor a Hub data set id"):
         find_source(path)
+
+
+def test_a_file_that_cannot_be_read_costs_its_row_only(write_images):
+    folder = write_images({"a.png": 1, "gone.png": 2})
+    (folder / "b.png").symlink_to(folder / "nowhere")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    table = open_images(folder)
+    (folder / "gone.png").unlink()
+    assert table.fingerprint != open_images(folder).fingerprint
+    assert table.read(0).size == (8, 6)
+    for row, name in ((1, "b.png"), (2, "gone.png"), (3, "loop.png")):
+        with pytest.raises(BadImage, match=f"^{name}: "):
+            table.read(row)
+
+
+def test_odd_file_names_are_images_like_any_other(write_images):
+    names = ["a\nb.png", "a'b.png", 'a"b.png', "a#1.png", "a%20b.png", "é 日.png"]
+    table = open_images(write_images(dict.fromkeys(names, 1)))
+    assert sorted(names) == [table.name(row) for row in range(len(table))]
+    assert {table.read(row).size for row in range(len(table))} == {(8, 6)}
+
+
+def test_a_name_that_is_not_utf_8_is_a_named_bad_image(write_images, picture):
+    folder = write_images({"a/a.png": 1, "b/b.png": 2})
+    with open(os.fsencode(folder) + b"/b/\xff.png", "wb") as file:
+        file.write(picture(3))
+    table = open_images(folder)
+    assert (len(table), len(table.fingerprint) > 16, table.class_names) == (3, True, ["a", "b"])
+    with pytest.raises(BadImage, match=r"b/\\xff\.png: no such file"):
+        table.read(2)
+
+
+def test_a_folder_that_may_not_be_entered_is_named(write_images, monkeypatch, caplog):
+    folder = write_images({"a/1.png": 1, "secret/2.png": 2})
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(open_images(folder)) == 1
+    assert f"{folder}/secret: left out, since it may not be entered (Permission denied)" in caplog.text

@@ -1,6 +1,7 @@
 """Which files a local path stands for, and which split each of them belongs to."""
 
 import glob
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ IMAGE_SUFFIXES = frozenset((
     ".jpeg", ".jpg", ".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".sgi", ".tga", ".tif", ".tiff", ".webp",
 ))
 # fmt: on
+_logger = logging.getLogger(__name__)
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
 
 # What a file or folder of a split may be called -> the split (Hugging Face's names, and two more).
@@ -39,7 +41,7 @@ class LocalFiles:
     def class_folder(self, file: Path) -> str | None:
         """The name of the folder right under the split's own that holds an image file; None at its top."""
         folders = file.relative_to(self.root).parts[self.in_split_folders : -1]
-        return folders[0] if folders else None
+        return as_text(folders[0]) if folders else None
 
 
 def find_local_files(path: str) -> LocalFiles | None:
@@ -81,9 +83,18 @@ def find_local_files(path: str) -> LocalFiles | None:
     raise UserError(f"{path}: {what}")
 
 
+def as_text(path: str | os.PathLike) -> str:
+    """A path as UTF-8, which Arrow asks for: a name of other bytes is escaped, and its image fails when it is read."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _walk(folder: Path) -> list[Path]:
     found, visited = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+
+    def warn(error: OSError) -> None:
+        _logger.warning("%s: left out, since it may not be entered (%s)", error.filename, error.strerror)
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=warn):
         real = os.path.realpath(parent)
         if real in visited:  # a link back up the tree
             folders.clear()

@@ -21,7 +21,7 @@ from datasets.exceptions import DatasetsError
 
 from vissl_zoo.data import columns
 from vissl_zoo.data.decode import BadImage, why_unreadable
-from vissl_zoo.data.files import SPLIT_NAMES, LocalFiles, find_local_files
+from vissl_zoo.data.files import SPLIT_NAMES, LocalFiles, as_text, find_local_files
 from vissl_zoo.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -158,7 +158,9 @@ def _load_images(path: str, files: LocalFiles, split: str) -> datasets.Dataset:
     named = {files.class_folder(file) for group in files.splits.values() for file in group}
     classes = sorted(name for name in named if name is not None)
     folders = [files.class_folder(file) for file in files.splits[split]]
-    columns: dict[str, list] = {"image": [{"path": str(file), "bytes": None} for file in files.splits[split]]}
+    columns: dict[str, list] = {
+        "image": [{"path": as_text(file), "bytes": None} for file in files.splits[split]]
+    }
     features = datasets.Features(image=datasets.Image(decode=False))
     if None not in folders and len(classes) > 1:
         features["label"] = datasets.ClassLabel(names=classes)
@@ -248,15 +250,19 @@ def _file_fingerprint(files: LocalFiles, split: str, dataset: datasets.Dataset) 
     """Of names, sizes and times, and of both ends of a few files.
 
     To read all of 100,000 photos would take as long as to score them; the few are for folders whose files
-    agree in all else, as an archive unpacks them or a script writes them.
+    agree in all else, as an archive unpacks them or a script writes them. A file that cannot be read counts by its
+    name alone: its row says what is wrong when it is read.
     """
     digest = hashlib.sha256(f"{files.kind}/{split}".encode())
     group = files.splits[split]
     for file in group:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(files.root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(file.relative_to(files.root)))
+        with contextlib.suppress(OSError):
+            stat = file.stat()
+            digest.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+        digest.update(b"\n")
     for file in group[:: -(-len(group) // _PEEKED)]:
-        with file.open("rb") as opened:
+        with contextlib.suppress(OSError), file.open("rb") as opened:
             digest.update(opened.read(_PEEK))
             opened.seek(max(opened.tell(), file.stat().st_size - _PEEK))
             digest.update(opened.read(_PEEK))

@@ -16,7 +16,7 @@ from PIL.Image import Image as PILImage
 
 from vissl_zoo import data
 from vissl_zoo.data.decode import decode, why_unreadable
-from vissl_zoo.data.files import find_local_files
+from vissl_zoo.data.files import as_text, find_local_files
 from vissl_zoo.errors import UserError
 
 _ROW = re.compile(r"(?P<source>.+)#(?:(?P<split>[^#/]+)/)?(?P<row>\d+)", re.DOTALL)
@@ -136,14 +136,14 @@ def _files_part(files: dict[str, str]) -> Part:
     from vissl_zoo.data.sources import Source
 
     # Arrow holds text as UTF-8; a name of other bytes is shown escaped, and its row fails when it is read.
-    where = [_as_text(path) for path in files]
+    where = [as_text(path) for path in files]
     rows = {"image": [{"path": path, "bytes": None} for path in where]}
     dataset = Dataset.from_dict(rows, features=Features(image=Image(decode=False)))
     stamps = np.array([_file_stamp(path) for path in files], dtype=np.int64)
     digest = hashlib.sha256("\0".join(where).encode() + stamps.tobytes()).hexdigest()[:16]
     source = Source("files", ("train",), _Constant(dataset), _Constant(digest))
     table = data.ImageTable(source, "train", dataset, "image", None, None)
-    return Part(table, [_as_text(path) for path in files.values()], stamps)
+    return Part(table, [as_text(path) for path in files.values()], stamps)
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,6 @@ class _Constant:
 
     def __call__(self, *args: object) -> Any:
         return self.value
-
-
-def _as_text(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _file_stamp(path: str) -> int:
