@@ -94,3 +94,16 @@ def test_the_weights_moved(runs):
 
 def test_local_statistics_would_be_seen(runs):
     assert distance(*(tensors(run) for run in runs[LOCAL])) > CONTROL
+
+
+def test_a_run_of_two_processes_goes_on_in_one_by_force_alone(runs, train_main, shapes_folder):
+    folder = runs["simsiam"][1]
+    arguments = (*commands(shapes_folder, folder.parent)["simsiam"], "--resume")
+    refused = train_main(*arguments)
+    assert refused.code == 2
+    assert "other values of processes (2, now 1); --resume-force accepts that\n" in refused.err
+    outcome = train_main(*arguments, "--resume-force")
+    assert (outcome.code, "not as the run began: processes (2, now 1): sums round" in outcome.out) == (
+        0,
+        True,
+    )

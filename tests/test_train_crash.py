@@ -1,4 +1,4 @@
-"""The short form of crash_matrix.py: killed by SIGKILL once at random and once within a save, for two methods."""
+"""The short form of crash_matrix.py: killed by SIGKILL in one and two processes, at random and within a save."""
 
 import subprocess
 import sys
@@ -14,6 +14,7 @@ def test_killed_and_resumed_is_bitwise_the_run_left_alone(root):
             "--methods",
             "simsiam",
             "dino",
+            "--no-torchrun",
         ],
         capture_output=True,
         text=True,
@@ -21,4 +22,6 @@ def test_killed_and_resumed_is_bitwise_the_run_left_alone(root):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert done.stdout.count("2 tries") == done.stdout.count("2 equal; control differs: True") == 2
+    assert done.stdout.count("2 tries, 1 in 2 processes") == 2
+    assert done.stdout.count("2 equal; control differs: True") == 2
+    assert "killed within 2 operations on files, of 2 kinds" in done.stdout

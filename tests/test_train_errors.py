@@ -1,6 +1,7 @@
 """Bad input ends with exit code 2 and one line on stderr, before anything is decoded or thrown away."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ WRONG = {  # what is typed -> what the line must name
     "--image-size 200000": "--image-size 200000",
     "--image-size 99999999999999999999": "--image-size",
     "--resume": "no checkpoint",
+    "--resume-force": "--resume-force needs --resume",
     "--tracker nope": "--tracker nope",
     "--method.beta 2": "beta",
     "--method.beta nan": "--method.beta",
@@ -168,16 +170,47 @@ def finished(train_main, small, tmp_path_factory):
 @pytest.mark.parametrize(
     "changed, named",
     [
-        (("--lr", "0.3"), "--lr"),
-        (("--max-steps", "9", "--seed", "4"), "--max-steps, --seed"),
-        (("--method.beta", "0.5"), "--method.beta"),
-        (("--views.blur", "0.5"), "--views.blur"),
+        (("--lr", "0.3"), "--lr (0.05, now 0.3)"),
+        (("--max-steps", "9", "--seed", "4"), "--max-steps (2, now 9), --seed (0, now 4)"),
+        (("--method.beta", "0.5"), "--method.beta (1.0, now 0.5)"),
+        (("--views.blur", "0.5"), "--views.blur (0.0, now 0.5)"),
+        (("--data.split", "train[:90]"), "--data.split (train, now train[:90]), the images"),
+        (
+            ("--batch-size", "8", "--seed", "4", "--resume-force"),
+            "--batch-size (16, now 8), --seed (0, now 4)",
+        ),
     ],
 )
 def test_resuming_with_another_value(train_main, small, finished, changed, named):
     arguments = (*small, "--max-steps", "2", "--no-report", "--output-dir", finished, "--resume")
     line = one_line(train_main(*arguments, *changed))
     assert f"other values of {named}\n" in line
+
+
+def test_resuming_by_force_with_another_batch(train_main, small, tmp_path, monkeypatch):
+    """What is no longer exact is told and recorded, and the next time is no longer another value."""
+    run = tmp_path / "run"
+    arguments = (*small, "--max-steps", "4", "--no-report", "--output-dir", run)
+    assert train_main(*arguments, "--max-minutes", "1e-9").code == 0
+    monkeypatch.setenv("ACCELERATE_DYNAMO_MODE", "max-autotune")
+    changed = (*arguments, "--batch-size", "8", "--resume")
+    line = one_line(train_main(*changed))
+    assert "--batch-size (16, now 8), ACCELERATE_DYNAMO_MODE (None, now max-autotune); --resume-force" in line
+    outcome = train_main(*changed, "--resume-force", "--max-minutes", "1e-9")
+    assert (outcome.code, outcome.out.count("not as the run began: ")) == (0, 2)
+    assert "not as the run began: --batch-size (16, now 8): batches, views" in outcome.out
+    outcome = train_main(*changed)
+    assert (outcome.code, outcome.out.count("not as the run began: ")) == (0, 0)
+    recipe = json.loads((run / "recipe.json").read_text())
+    assert (recipe["batch_size"], recipe["environment"]["ACCELERATE_DYNAMO_MODE"]) == (8, "max-autotune")
+    [continued] = recipe["continued"]
+    assert continued["from"] == "step_0000001"
+    assert len(continued["otherwise"]) == 2
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        4,
+    ]
 
 
 def test_resuming_with_other_workers_is_no_other_run(train_main, small, finished):

@@ -41,7 +41,7 @@ def test_another_precision_is_refused_when_it_is_asked_for(train_main, small, tm
     assert train_main(*arguments).code == 0
     outcome = train_main(*arguments, "--resume", "--mixed-precision", "bf16")
     assert outcome.code == 2
-    assert "other values of --mixed-precision\n" in outcome.err
+    assert "other values of --mixed-precision (no, now bf16)\n" in outcome.err
 
 
 def test_what_accelerate_was_told(train_main, small, tmp_path, monkeypatch):

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vissl_zoo.training.log import RANK_ROWS, RunLog, collapse_signals, singular_values
+from vissl_zoo.training.log import RANK_ROWS, RunLog, collapse_signals, short_line, singular_values
 
 
 def test_lines_are_on_disk_at_once_and_short(tmp_path):
     log = RunLog(tmp_path / "log.jsonl")
-    log.write({"step": 1, "loss": 1 / 3, "name": "x"})
+    log.write(short_line({"step": 1, "loss": 1 / 3, "name": "x"}))
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "loss": 0.333333, "name": "x"}
-    log.write({"step": 2, "loss": 1e-9 / 3})
+    log.write(short_line({"step": 2, "loss": 1e-9 / 3}))
     assert [line["loss"] for line in log.read()] == [0.333333, 3.33333e-10]
 
 

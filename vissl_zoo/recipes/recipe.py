@@ -158,6 +158,9 @@ class Recipe:
     resume: Literal["off", "on", "auto"] = "off"
     """Go on from the newest whole checkpoint in the output folder, by default in the newest of runs/NAME, runs/NAME-2,
     …; `--resume` alone is `on`; `auto` starts anew where there is none."""
+    resume_force: bool = False
+    """Go on though the number of processes, the batch, the place of the images or accelerate's settings differ; what is
+    then no longer exact is told."""
     max_minutes: float | None = None
     """Save and stop after this long; `--resume` goes on exactly where it stopped."""
     tracker: str | None = None
@@ -223,6 +226,11 @@ _RULES: tuple[tuple[str, Callable[[Recipe, Any], bool], str], ...] = (
         "overwrite",
         lambda recipe, value: not value or recipe.resume == "off",
         "and --resume exclude each other",
+    ),
+    (
+        "resume_force",
+        lambda recipe, value: not value or recipe.resume != "off",
+        "needs --resume",
     ),
     ("momentum", lambda recipe, value: 0 <= value < 1, "must be in [0, 1), not {value}"),
     ("seed", lambda recipe, value: value < 2**32, "must be less than 2**32, not {value}"),

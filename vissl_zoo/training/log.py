@@ -30,7 +30,7 @@ class RunLog:
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; a killed process has not lost it."""
         with self.path.open("a") as file:
-            file.write(json.dumps({k: _short(v) for k, v in line.items()}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
     def force_to_disk(self) -> None:
         """Let the lines so far survive a power cut."""
@@ -88,6 +88,6 @@ def _whole_lines(text: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _short(value: Any) -> Any:
-    """Six significant digits are all a reader needs."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def short_line(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with six significant digits, which are all a reader needs."""
+    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}

@@ -21,21 +21,18 @@ from tqdm.auto import tqdm
 
 from vissl_zoo.errors import UserError
 from vissl_zoo.methods import Method, Objective
-from vissl_zoo.output import flat, write_text
+from vissl_zoo.output import write_text
 from vissl_zoo.recipes import Recipe
 from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint, set_aside
+from vissl_zoo.training.continuation import check_continuation, surroundings
 from vissl_zoo.training.doctor import Doctor
 from vissl_zoo.training.folder_choice import PARTS, claim_folder
 from vissl_zoo.training.launch import describe_precision, start_tracker
-from vissl_zoo.training.log import RunLog, collapse_signals
+from vissl_zoo.training.log import RunLog, collapse_signals, short_line
 from vissl_zoo.training.schedule import Plan
 from vissl_zoo.training.stop_signals import StopSignals
 
 T = TypeVar("T")
-# What may differ between a run and its continuation: nothing that a step depends on, rounding apart.
-FREE_TO_CHANGE = {"name", "output_dir", "overwrite", "resume", "log_every", "save_every", "save_minutes"}
-FREE_TO_CHANGE |= {"keep_checkpoints", "max_minutes", "tracker", "report", "report_images", "data.workers"}
-FREE_TO_CHANGE |= {"data.eval_split", "compile", "threads", "profile"}
 
 
 class Run:
@@ -59,7 +56,8 @@ class Run:
         described = dataclasses.asdict(recipe)
         method = {"name": recipe.method.name, **described["method"]}
         settled = {"mixed_precision": accelerator.mixed_precision, "images": images}
-        self._described = {**described, "method": method, **settled}  # what recipe.json holds
+        # What recipe.json holds.
+        self._described = {**described, "method": method, **settled, **surroundings(accelerator)}
         self.folder, self._resumes = self._claim_folder()
         accelerator.project_configuration.set_directories(str(self.folder))  # where a tracker writes
         self.step, self._seconds_before = 0, 0.0
@@ -105,8 +103,12 @@ class Run:
             if self.accelerator.scaler and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.accelerator.print(f"resuming {self.folder} at step {self.step}")
+            for line in self._inexact:
+                self.accelerator.print(f"not as the run began: {line}")
         if self.accelerator.is_main_process:
             set_aside(self._faults)
+            if self._inexact:
+                self._describe()
             self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
             for earlier in self.history():
                 self._doctor.examine(earlier)
@@ -223,6 +225,7 @@ class Run:
             raise UserError(f"the loss is {means['loss']} at step {self.step}: try a smaller --lr")
         self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.step)
         if self.accelerator.is_main_process:
+            line = short_line(line)  # which a resumed run reads back: the doctor sees the same in both
             if found := self._doctor.examine(line):
                 line["diagnoses"] = found
             for sentence in found:
@@ -254,6 +257,7 @@ class Run:
     def _find_checkpoint(self) -> Path | None:
         """The checkpoint to resume from, if any: the newest that is whole."""
         self._faults: dict[Path, str] = {}
+        self._inexact: list[str] = []
         if not self._resumes:
             return None
         found: list[Any] = [None, {}]
@@ -267,12 +271,18 @@ class Run:
                 + (f" ({said})" if said else "")
             )
         try:
-            before = json.loads((self.folder / "recipe.json").read_text())
-        except (OSError, ValueError) as error:
+            before = dict(json.loads((self.folder / "recipe.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"--resume: {self.folder / 'recipe.json'} cannot be read") from error
-        changed = _differences(before, self._described)
-        if changed:
-            raise UserError(f"--resume: {self.folder} was started with other values of {', '.join(changed)}")
+        try:
+            self._inexact = check_continuation(before, self._described, force=self.recipe.resume_force)
+        except UserError as error:
+            raise UserError(f"--resume: {self.folder} {error}") from None
+        if self._inexact:  # recipe.json tells what each part of the run was made with
+            self._described["continued"] = [
+                *before.get("continued", []),
+                {"from": checkpoint.name, "otherwise": self._inexact},
+            ]
         return checkpoint
 
     def _clear(self) -> None:
@@ -285,11 +295,7 @@ class Run:
                 shutil.rmtree(part)
             else:
                 part.unlink(missing_ok=True)
+        self._describe()
+
+    def _describe(self) -> None:
         write_text(self.folder / "recipe.json", json.dumps(self._described, indent=1) + "\n")
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What a continuation would do otherwise, as flags."""
-    before, now = (flat(json.loads(json.dumps(described))) for described in (before, now))
-    changed = [k for k in now if k not in FREE_TO_CHANGE and before.get(k) != now[k]]
-    return ["the images" if k == "images" else "--" + k.replace("_", "-") for k in changed]
