@@ -17,8 +17,12 @@ def table(**features) -> Dataset:
 @pytest.mark.parametrize(
     "features, expected",
     [
-        ({"image": Value("binary"), "thumb": Image()}, "thumb"),
-        ({"a": Image(), "image": Image()}, "a"),
+        ({"image": Value("binary"), "thumb": Image()}, "image"),
+        ({"mask": Value("binary"), "thumb": Image()}, "thumb"),
+        ({"a": Image(), "image": Image()}, "image"),
+        ({"a": Image(), "b": Image(), "image": Value("string")}, "a"),
+        ({"caption": Value("string"), "image": Value("string")}, "image"),
+        ({"image": datasets.List(Image())}, "image"),
         ({"mask": Value("binary"), "img": Value("binary")}, "img"),
         ({"x": Value("int64"), "jpg": Value("large_binary")}, "jpg"),
         ({"x": Value("binary"), "image": STRUCT}, "image"),
@@ -38,7 +42,7 @@ def test_a_given_image_column_wins():
     [
         (None, "d: no column holds images; the columns are text, n"),
         ("photo", 'd: no image column "photo"; the columns are text, n'),
-        ("text", 'd: column "text" holds string, not encoded images'),
+        ("n", 'd: column "n" holds int64, not images or their paths'),
     ],
 )
 def test_no_image_column(name, message):

@@ -1,3 +1,5 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vissl_zoo.data.files import find_local_files
@@ -42,9 +44,40 @@ def test_top_folders_named_as_splits_are_splits(tmp_path):
 
 
 def test_train_among_other_vehicles_is_a_class(tmp_path):
-    touch(tmp_path, "car/1.png", "train/2.png", "dev/3.png")
-    assert found(tmp_path) == {"train": ["car/1.png", "dev/3.png", "train/2.png"]}
-    assert classes(tmp_path) == {"car", "train", "dev"}
+    touch(tmp_path, "car/1.png", "train/2.png")
+    assert found(tmp_path) == {"train": ["car/1.png", "train/2.png"]}
+    assert classes(tmp_path) == {"car", "train"}
+
+
+@pytest.mark.parametrize("other", ["cover.png", "extra/a/1.png"])
+def test_splits_stay_splits_beside_other_images(tmp_path, other):
+    touch(tmp_path, "train/a/1.png", "test/b/2.png", other)
+    assert found(tmp_path) == {"train": ["train/a/1.png"], "test": ["test/b/2.png"]}
+    assert classes(tmp_path) == {"a", "b"}
+    files = find_local_files(str(tmp_path))
+    assert files.outside == (tmp_path / other,)
+    assert f"left out 1 files that lie outside of train, test, such as {other}" in files.notes[0]
+
+
+def test_tables_with_images_win_over_stray_pictures_and_other_tables(tmp_path):
+    pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "d.parquet")
+    pq.write_table(pa.table({"path": ["x"], "kappa": [1.0]}), tmp_path / "scores.parquet")
+    touch(tmp_path, "cover.png")
+    assert found(tmp_path) == {"train": ["d.parquet"]}
+    other, stray = find_local_files(str(tmp_path)).notes
+    assert other.endswith("left out 1 files that hold no images, such as scores.parquet")
+    assert stray.endswith(
+        "left out 1 files that lie beside parquet files that hold images, such as cover.png"
+    )
+
+
+def test_results_of_this_package_are_no_data(tmp_path, caplog):
+    touch(tmp_path, "a.png", "runs/demo/recipe.json", "runs/demo/metrics.jsonl", "runs/demo/report/b.png")
+    touch(tmp_path, "e/metrics.json", "e/index.html", "e/knn.png", "c/compare.json", "c/compare.png")
+    touch(tmp_path, "soup/recipe.json", "soup/c.png")  # of a cook
+    assert found(tmp_path) == {"train": ["a.png", "soup/c.png"]}
+    assert "left out 3 folders that hold results of vissl_zoo, such as c" in caplog.text
+    assert found(tmp_path / "e") == {"train": ["knn.png"]}  # asked for by name
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_parquet_damaged_inside(tmp_path, picture, write_parquet):
 
 def test_parquet_files_that_disagree(tmp_path, picture, write_parquet):
     write_parquet(tmp_path / "a.parquet", [picture(0)], [0])
-    pq.write_table(pa.table({"other": [1]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"other": [picture(0)]}), tmp_path / "b.parquet")
     assert one_line(open_images, tmp_path).startswith(f"{tmp_path}: cannot be read as a parquet data set (")
 
 

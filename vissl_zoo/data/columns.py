@@ -1,7 +1,8 @@
 """Which columns of a data set hold the image and the label, and the labels as numbers."""
 
+import logging
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -13,26 +14,49 @@ from vissl_zoo.errors import UserError
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "bytes")
 _LABEL_NAMES = ("label", "labels", "fine_label")
-_BINARY, _STRING = ("binary", "large_binary"), ("string", "large_string")
+_BINARY, _STRING = ("binary", "large_binary", "binary_view"), ("string", "large_string", "string_view")
+_logger = logging.getLogger(__name__)
+
+
+def image_columns(features: datasets.Features) -> list[str]:
+    """The columns that can hold images, the likeliest first.
+
+    Images are Image features, bytes, structs {bytes, path}, or lists of one of these. Columns called image, img, … come
+    first, then Image features, and then the others in their order. Text is taken for paths only under such a name, and
+    after all of these.
+    """
+    encoded = [name for name, feature in features.items() if _holds_image(feature)]
+    named = [name for name in _IMAGE_NAMES if name in encoded]
+    typed = [name for name in encoded if isinstance(_alone(features[name]), Image)]
+    paths = [name for name in _IMAGE_NAMES if name in features and _holds_text(features[name])]
+    return list(dict.fromkeys((*named, *typed, *encoded, *paths)))
 
 
 def image_column(dataset: Dataset, path: str, name: str | None = None) -> str:
-    """The column with the images: `name`, or the first Image feature, or a column of bytes.
+    """The column with the images: `name`, or the first of `image_columns`.
 
-    Bytes may be bare or a struct {bytes, path}; among several such columns those called image, img, … come
-    first. Raises UserError, which lists the columns, when there is none.
+    Raises UserError, which lists the columns, when there is none.
     """
     features = dataset.features
     if name is not None:
         _require(features, name, path, "image")
-        if not (isinstance(features[name], Image) or _holds_bytes(features[name])):
-            raise UserError(f'{path}: column "{name}" holds {_kind(features[name])}, not encoded images')
+        if not (_holds_image(features[name]) or _holds_text(features[name])):
+            raise UserError(
+                f'{path}: column "{name}" holds {_kind(features[name])}, not images or their paths'
+            )
         return name
-    images = [column for column, feature in features.items() if isinstance(feature, Image)]
-    encoded = [column for column, feature in features.items() if _holds_bytes(feature)]
-    if not images and not encoded:
+    found = image_columns(features)
+    if not found:
         raise UserError(f"{path}: no column holds images; the columns are {', '.join(features)}")
-    return (images or [column for column in _IMAGE_NAMES if column in encoded] or encoded)[0]
+    return found[0]
+
+
+def undecoded(dataset: Any, column: str, feature: Any) -> Any:
+    """The data set, a stream too, with the images of a column, of that `feature`, as they are stored."""
+    if not isinstance(_alone(feature), Image):
+        return dataset
+    stored = Image(decode=False)
+    return dataset.cast_column(column, stored if isinstance(feature, Image) else datasets.List(stored))
 
 
 def label_column(dataset: Dataset, path: str, name: str | None = None) -> str | None:
@@ -90,10 +114,24 @@ def _require(features: datasets.Features, name: str, path: str, what: str) -> No
         raise UserError(f'{path}: no {what} column "{name}"; the columns are {", ".join(features)}')
 
 
-def _holds_bytes(feature: object) -> bool:
+def _alone(feature: Any) -> Any:
+    """The feature of the one item that a list holds, or the feature itself."""
+    if isinstance(feature, list):
+        return feature[0]
+    return feature.feature if isinstance(feature, (datasets.List, datasets.LargeList)) else feature
+
+
+def _holds_image(feature: object) -> bool:
+    feature = _alone(feature)
     if isinstance(feature, dict):  # a struct, as Image stores it
         feature = feature.get("bytes")
-    return isinstance(feature, Value) and feature.dtype in _BINARY
+    is_binary = isinstance(feature, Value) and feature.dtype.startswith((*_BINARY, "fixed_size_binary"))
+    return is_binary or isinstance(feature, Image)
+
+
+def _holds_text(feature: object) -> bool:
+    feature = _alone(feature)
+    return isinstance(feature, Value) and feature.dtype in _STRING
 
 
 def _is_class(feature: object) -> bool:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Image, ReadInstruction
+from datasets import Dataset, ReadInstruction
 from PIL.Image import Image as PILImage
 
 from vissl_zoo.data import columns
@@ -91,8 +91,7 @@ class ImageTable:
         self.path, self.split, self.whole = source.path, split, split
         self.labels, self.class_names = labels, class_names
         # Undecoded: one corrupt image must cost that row and not the table.
-        if isinstance(dataset.features[image_column], Image):
-            dataset = dataset.cast_column(image_column, Image(decode=False))
+        dataset = columns.undecoded(dataset, image_column, dataset.features[image_column])
         self._dataset, self._column, self.root = dataset, image_column, source.root
         self.encoded = dataset.select_columns([image_column])  # so that reading a row reads nothing else
         self._whole_fingerprint = partial(source.fingerprint, split, dataset)

@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
     Attributes:
         parts: the images.
         repeated: how many files were named again.
-        tables: the parquet files that are read.
+        tables: the parquet files that are read, and those that say more of images.
     """
 
     parts: list[Part]
@@ -76,10 +76,11 @@ def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
         local = None if path == "shapes" else find_local_files(path)
         if local is not None and local.kind != "parquet":
             typed = _typed_root(path, local.root)
-            for file in (f for group in local.splits.values() for f in group):
+            for file in (f for group in (*local.splits.values(), local.outside) for f in group):
                 where = os.path.abspath(file)
                 repeated += where in files
                 files.setdefault(where, os.path.join(typed, file.relative_to(local.root)))
+            read += map(os.fspath, local.metadata)
         elif (key := os.path.abspath(path) if local is not None else path) not in opened:
             opened.add(key)
             tables += _open_tables(path, split)
