@@ -73,7 +73,7 @@ def nasty(tmp_path_factory) -> Path:
     (folder / "bad_loop.jpg").symlink_to(folder / "bad_loop.jpg")
     (folder / "loop").symlink_to(folder)
     (folder / "notes.txt").write_text("not a photo")
-    with open(os.fsencode(folder) + b"/bad_\xff.jpg", "wb") as file:
+    with open(os.fsencode(folder) + b"/ok_\xff.jpg", "wb") as file:
         file.write(whole)
     return folder
 
@@ -113,11 +113,11 @@ def test_bad_images_are_rows_and_names_are_safe(nasty, run_command, small_export
     flags = ("--output", output, "--gallery", gallery, "--embeddings", tmp_path / "e.npy")
     outcome = run_command("score", nasty, "--model", small_export, *flags)
     assert outcome.code == 0, outcome.err
-    assert "23 images, 6 could not be read" in outcome.out
+    assert "23 images, 5 could not be read" in outcome.out
     with open(output, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     failed = [row for row in rows if row["error"]]
-    assert sorted(Path(row["path"]).name[:5] for row in failed) == ["bad_"[:5] + c for c in "\\clltz"]
+    assert sorted(Path(row["path"]).name[:5] for row in failed) == ["bad_"[:5] + c for c in "clltz"]
     assert all(row["kappa"] == row["uncertainty"] == row["percentile"] == "" for row in failed)
     assert all("\n" not in row["error"] for row in failed)
     assert all(float(row["kappa"]) > 0 for row in rows if not row["error"])
@@ -126,7 +126,7 @@ def test_bad_images_are_rows_and_names_are_safe(nasty, run_command, small_export
     assert sizes["turned.jpg"] == ("40", "50")  # as it is seen, not as it is stored
     missing = np.isnan(np.load(tmp_path / "e.npy")).all(axis=1)
     assert missing.tolist() == [bool(row["error"]) for row in rows]
-    check_page(gallery, images=20)
+    check_page(gallery, images=21)
     assert "&lt;img src=x onerror=1&gt;" in gallery.read_text()
 
 

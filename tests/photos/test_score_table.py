@@ -159,6 +159,44 @@ def test_a_table_that_a_spreadsheet_saved(tmp_path):
     assert set(COLUMNS) <= set(scores)
 
 
+@pytest.mark.parametrize("false", ["FALSE", "False", "false", "0", "0.0"])
+@pytest.mark.parametrize(
+    "encoding, mark", [("utf-8", ";"), ("utf-8-sig", ";"), ("utf-16", "\t"), ("utf-8", ",")]
+)
+def test_a_table_that_pandas_or_a_spreadsheet_wrote(encoding, mark, false, tmp_path):
+    half = "0.5" if mark == "," else "0,5"
+    lines = (
+        ["", "path", "kappa", "uncertainty", "width", "kept"],
+        ["0", "a é.jpg", "1.0", half, "640.0", "TRUE"],
+    )
+    lines = *lines, ["1", "b.jpg", "2", half, "", false]
+    (tmp_path / "s.csv").write_text("\r\n".join(map(mark.join, lines)), encoding=encoding, newline="")
+    scores = read_scores(str(tmp_path / "s.csv"))
+    assert scores["path"].tolist() == ["a é.jpg", "b.jpg"]
+    assert scores["uncertainty"].tolist() == [0.5, 0.5]
+    assert (scores["width"][0], scores["width"].isna().tolist()) == (640, [False, True])
+    assert scores["kept"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_that_went_through_pandas(suffix, scores, tmp_path):
+    file = tmp_path / f"s{suffix}"
+    if suffix == ".csv":  # pandas itself writes a lone "\r" without quotes
+        scores = scores[scores["path"] != "\ra"]
+    kept = [i % 2 == 0 for i in range(len(scores))]
+    write_scores(file, scores.assign(kept=kept))
+    if suffix == ".parquet":
+        pd.read_parquet(file).to_parquet(file)
+    elif suffix == ".csv":
+        pd.read_csv(file).to_csv(file)
+    else:
+        pd.read_json(file, lines=True, convert_dates=False).to_json(file, orient="records", lines=True)
+    again = read_scores(str(file))
+    assert again["path"].tolist() == scores["path"].tolist()
+    assert again["kept"].tolist() == kept
+    assert again["width"].fillna(-1).tolist() == scores["width"].fillna(-1).tolist()
+
+
 @pytest.mark.parametrize("memory", [b"[1]", b'{"folder": 3}'])
 def test_what_a_parquet_file_of_others_remembers(memory, scores, tmp_path):
     write_scores(tmp_path / "s.parquet", scores)

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     """Run the subcommand; a UserError is one line about a file or a flag."""
     about = "SCORES is a table of scored images. No file is moved or deleted."
     options = parse_flags(Options, Options(), arguments, "vissl-zoo dedup", about)
-    output = output_file(options.output, "--output", LISTS, [options.scores])
+    output = output_file(options.output, "--output", LISTS, [options.scores, options.reference])
     table = read_scores(options.scores)
     embeddings = read_embeddings(options.embeddings, table, "dedup")
     places = largest_first(table, candidates(table, options.scores))

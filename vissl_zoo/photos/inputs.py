@@ -16,7 +16,7 @@ from PIL.Image import Image as PILImage
 
 from vissl_zoo import data
 from vissl_zoo.data.decode import decode, why_unreadable
-from vissl_zoo.data.files import as_text, find_local_files
+from vissl_zoo.data.files import as_path, as_text, find_local_files
 from vissl_zoo.errors import UserError
 
 _ROW = re.compile(r"(?P<source>.+)#(?:(?P<split>[^#/]+)/)?(?P<row>\d+)", re.DOTALL)
@@ -102,7 +102,7 @@ def read_image(path: str, folder: str | os.PathLike = ".", shape: tuple[int, int
     Raises:
         UserError: one line on why it cannot be read.
     """
-    places = [Path(path), Path(folder, path)]
+    places = [as_path(path), as_path(os.path.join(folder, path))]
     try:
         found = next((p for p in places if p.is_file()), None)
         if found is None and (match := _ROW.fullmatch(path)):

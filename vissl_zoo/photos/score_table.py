@@ -8,6 +8,7 @@ relative paths are meant, and "images", how many the whole set has.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -211,12 +212,17 @@ def _read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The columns of a file as they stand in it, and what it remembers."""
     suffix = file.suffix.lower()
     if suffix == ".csv":
-        with open(
-            file, newline="", encoding="utf-8-sig"
-        ) as source:  # spreadsheets write a mark before the text
-            header, *rows = csv.reader(source)
+        text = _spreadsheet_text(file.read_bytes())
+        first = text.partition("\n")[0]
+        # Where a comma is the decimal mark, a spreadsheet parts cells by semicolons.
+        delimiter = next((d for d in ",;\t" if "path" in next(csv.reader([first], delimiter=d), [])), ",")
+        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         rows = [[c[1:] if c.startswith("'") else c for c in row] for row in rows if row]
-        return pd.DataFrame(rows, columns=header, dtype=object).replace("", None), {}
+        table = pd.DataFrame(rows, columns=header, dtype=object).replace("", None)
+        if delimiter != ",":
+            numbers = {n: table[n].str.replace(",", ".", regex=False) for n in _NUMBERS if n in table}
+            table = table.assign(**numbers)
+        return table, {}
     if suffix == ".jsonl":
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         return pd.DataFrame.from_records(lines).astype(object), {}
@@ -227,6 +233,13 @@ def _read(file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if not isinstance(memory, dict) or not isinstance(memory.get("folder", "."), str):
         raise ValueError("what it remembers was not written by `vissl-zoo score`")
     return columns.to_pandas(), memory
+
+
+def _spreadsheet_text(data: bytes) -> str:
+    """The text of a .csv, with or without the mark that spreadsheets write before it."""
+    return data.decode(
+        "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    )
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -240,7 +253,8 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
         if name in table:
             table[name] = pd.Series(pd.to_numeric(table[name])).astype(dtype)
     if "kept" in table:
-        table["kept"] = ~table["kept"].isin([False, "False", "false"])
+        said = table["kept"].map(lambda cell: str(cell).strip().lower())
+        table["kept"] = ~said.isin(["false", "0", "0.0"])
     whole = np.isfinite(table["kappa"]) & np.isfinite(table["uncertainty"])
     table.loc[~whole, ["kappa", "uncertainty"]] = np.nan
     if "set_uncertainty" in table:

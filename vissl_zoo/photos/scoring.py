@@ -90,6 +90,7 @@ def score(
     table_file = output_file(output, "output", TABLES)
     embeddings_file = output_file(embeddings, "embeddings", (".npy",))
     inputs = find_inputs([os.fspath(path) for path in several], split)
+    output_file(output, "output", TABLES, inputs.tables)
     with output_locked(table_file):
         fitted = fit_to_inputs(
             model, inputs, image_size=image_size, output=table_file, fit=fit, set_uncertainty=set_uncertainty,
