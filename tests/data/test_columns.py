@@ -59,7 +59,9 @@ def test_no_image_column(name, message):
         ({"labels": ClassLabel(names=["a"]), "label": ClassLabel(names=["a"])}, "label"),
         ({"label": Value("uint8")}, "label"),
         ({"label": Value("large_string")}, "label"),
-        ({"label": Value("float32")}, None),
+        ({"label": Value("float32")}, "label"),
+        ({"label": datasets.List(Value("int64"))}, None),
+        ({"label": Value("null")}, None),
         ({"target": Value("int64")}, None),
     ],
 )
@@ -75,12 +77,12 @@ def test_a_given_label_column_wins():
     "name, message",
     [
         ("y", 'd: no label column "y"; the columns are label, p'),
-        ("p", 'd: label column "p" holds float32, not integers, class labels or strings'),
+        ("p", 'd: label column "p" holds List, not integers, class labels or strings'),
     ],
 )
 def test_no_label_column(name, message):
     with pytest.raises(UserError) as caught:
-        label_column(table(label=Value("int64"), p=Value("float32")), "d", name)
+        label_column(table(label=Value("int64"), p=datasets.List(Value("int64"))), "d", name)
     assert str(caught.value) == message
 
 
@@ -93,6 +95,8 @@ def column(values: list, feature) -> Dataset:
     [
         ([2, 0, None, -1], ClassLabel(names=["a", "b", "c"]), [2, 0, -1, -1], ["a", "b", "c"]),
         ([7, None, 3], Value("int32"), [7, -1, 3], None),
+        ([1.0, float("nan"), None, 0.0], Value("float64"), [1, -1, -1, 0], None),
+        ([True, False], Value("bool"), [1, 0], None),
         (["b", "a", None, "", "b"], Value("string"), [1, 0, -1, -1, 1], ["a", "b"]),
     ],
 )
@@ -111,6 +115,14 @@ def test_strings_are_numbered_alike_in_every_split():
     train, test = (column(values, Value("string")) for values in (["a", "b", "c"], ["c"]))
     assert read_labels(train, "y", "d", [test])[0].tolist() == [0, 1, 2]
     assert read_labels(test, "y", "d", [train])[0].tolist() == [2]
+
+
+def test_floats_that_are_no_classes_are_left_out_unless_they_were_asked_for(caplog):
+    scores = column([0.5, 1.0], Value("float32"))
+    assert read_labels(scores, "y", "d") == (None, None)
+    assert 'd: the column "y" is left out' in caplog.text
+    with pytest.raises(UserError, match='label column "y" holds no whole numbers'):
+        read_labels(scores, "y", "d", name_given=True)
 
 
 def test_labels_follow_a_selection_of_rows():

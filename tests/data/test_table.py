@@ -1,6 +1,8 @@
+import base64
 import json
 import os
 import pickle
+import zipfile
 
 import datasets
 import numpy as np
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vissl_zoo.data import available_splits, open_images
+from vissl_zoo.data import BadImage, available_splits, open_images, open_stream
 from vissl_zoo.data.decode import decode
 from vissl_zoo.data.files import find_local_files
 from vissl_zoo.data.sources import _file_fingerprint
@@ -215,3 +217,30 @@ def test_fingerprints_tell_selections_apart(shapes_folder):
     assert table.select(np.arange(5)).fingerprint == prints[0]
     assert table.select(np.arange(6)).select(np.arange(5)).fingerprint == prints[0]  # the same images
     assert pickle.loads(pickle.dumps(table.select(np.arange(5)))).fingerprint == prints[0]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_images_as_paths_urls_archives_and_lists(tmp_path, picture, write_images, streamed):
+    folder = write_images({"d/a.png": 1, "d/é b.png": 2})
+    with zipfile.ZipFile(folder / "d" / "in.zip", "w") as archive:
+        archive.writestr("x/c.png", picture(3))
+    inline = "data:image/png;base64," + base64.b64encode(picture(4)).decode()
+    places = ["a.png", "é b.png", "zip://x/c.png::in.zip", inline, None, "", str(folder / "d" / "a.png")]
+    pq.write_table(pa.table({"image": places}), folder / "d" / "paths.parquet")
+    lists = pa.array(
+        [[picture(1)], [picture(2)], [picture(3)], [picture(4)], [], [picture(1)] * 2, [picture(1)]]
+    )
+    pq.write_table(pa.table({"image": lists}), tmp_path / "lists.parquet")
+    for file in (folder / "d" / "paths.parquet", tmp_path / "lists.parquet"):
+        table = open_images(file)
+        for row, number in enumerate((1, 2, 3, 4)):
+            assert same(table.read(row), picture(number))
+        assert same(table.read(6), picture(1))
+        for row in (4, 5):
+            with pytest.raises(BadImage, match=r"the row holds (no image|2 images, not one)"):
+                table.read(row)
+        stream = open_stream(file if streamed else table, 8, workers=1, max_bad_fraction=0.5)
+        batches = stream.batches(7)
+        assert len(next(batches).indices) == 7
+        batches.close()
+        assert len(stream.bad) == 2

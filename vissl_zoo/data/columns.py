@@ -1,6 +1,5 @@
 """Which columns of a data set hold the image and the label, and the labels as numbers."""
 
-import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -10,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Image, Value
 
+from vissl_zoo.data.files import say_once
 from vissl_zoo.errors import UserError
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "bytes")
 _LABEL_NAMES = ("label", "labels", "fine_label")
 _BINARY, _STRING = ("binary", "large_binary", "binary_view"), ("string", "large_string", "string_view")
-_logger = logging.getLogger(__name__)
+_FLOAT = ("float", "double")
 
 
 def image_columns(features: datasets.Features) -> list[str]:
@@ -62,8 +62,8 @@ def undecoded(dataset: Any, column: str, feature: Any) -> Any:
 def label_column(dataset: Dataset, path: str, name: str | None = None) -> str | None:
     """The column with the labels: `name`, or a ClassLabel (label, labels, fine_label first), or "label".
 
-    A column "label" that is found, not given, counts only when it holds integers or strings. None when
-    there is none; UserError when `name` is not there or of another type.
+    A column "label" that is found, not given, counts only when it holds numbers or strings; a warning says that lists
+    are left out. None when there is none; UserError when `name` is not there or of another type.
     """
     features = dataset.features
     if name is not None:
@@ -76,17 +76,23 @@ def label_column(dataset: Dataset, path: str, name: str | None = None) -> str | 
     for column in (*_LABEL_NAMES, *classes):
         if column in classes:
             return column
-    return "label" if "label" in features and _is_class(features["label"]) else None
+    if "label" not in features or _is_class(features["label"]):
+        return "label" if "label" in features else None
+    if _kind(features["label"]) != "null":
+        what = f"it holds {_kind(features['label'])}, not one class an image"
+        say_once(f'{path}: the column "label" is left out: {what}')
+    return None
 
 
 def read_labels(
-    dataset: Dataset, column: str, path: str, siblings: Iterable[Dataset] = ()
+    dataset: Dataset, column: str, path: str, siblings: Iterable[Dataset] = (), *, name_given: bool = False
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """(labels int64 (N,), class names or None) of a column; a row with no label (null, "" or -1) is -1.
 
     (None, None) when no row has one. Strings become their place among the sorted names of this split and of
     its `siblings`, so that a split which lacks a class numbers the others alike; only for strings are these
-    asked for. UserError names the row of an integer below -1.
+    asked for. Whole floats are classes, and NaN is no label; a column of other floats is left out with a warning.
+    UserError names the row of an integer below -1, or a column with other floats whose name was given.
     """
     labels, names = values(dataset, column), None
     feature = dataset.features[column]
@@ -96,7 +102,15 @@ def read_labels(
         tables = [labels, *(values(other, column) for other in siblings if column in other.features)]
         names = sorted({name for table in tables for name in table.unique().to_pylist()} - {None, ""})
         labels = pc.call_function("index_in", [labels], pc.SetLookupOptions(pa.array(names, labels.type)))
-    labels = labels.cast(pa.int64()).fill_null(-1).to_numpy()
+    elif feature.dtype.startswith(_FLOAT):
+        labels = pc.if_else(pc.is_nan(labels), None, labels)  # what pandas makes of a missing integer
+    try:
+        labels = labels.cast(pa.int64()).fill_null(-1).to_numpy()
+    except pa.ArrowInvalid as error:
+        if name_given:
+            raise UserError(f'{path}: label column "{column}" holds no whole numbers') from error
+        say_once(f'{path}: the column "{column}" is left out: it holds numbers that are no classes')
+        return None, None
     if (wrong := np.flatnonzero(labels < -1)).size:
         row = int(wrong[0])
         raise UserError(f'{path}: label column "{column}" has {labels[row]} in row {row}; labels start at 0')
@@ -137,7 +151,7 @@ def _holds_text(feature: object) -> bool:
 def _is_class(feature: object) -> bool:
     is_value = isinstance(feature, Value)
     return isinstance(feature, ClassLabel) or (
-        is_value and (feature.dtype in _STRING or feature.dtype.startswith(("int", "uint")))
+        is_value and (feature.dtype in _STRING or feature.dtype.startswith(("int", "uint", "bool", *_FLOAT)))
     )
 
 

@@ -71,9 +71,7 @@ def find_source(path: str) -> Source:
     raise UserError(f"{path}: neither a file nor a folder here, nor a Hub data set id (org/name)")
 
 
-def read_value(
-    how: Callable[..., Any], value: dict | bytes | None, root: Path | None, row: int, name: str
-) -> Any:
+def read_value(how: Callable[..., Any], value: Any, root: Path | None, row: int, name: str) -> Any:
     """`how` applied to the bytes, or to the path, of an undecoded value of an image column.
 
     Raises:
@@ -86,26 +84,40 @@ def read_value(
         raise BadImage(row, shown_name(value, root) or name, why_unreadable(error)) from error
 
 
-def shown_name(value: dict | bytes | None, root: Path | None) -> str | None:
+def shown_name(value: Any, root: Path | None) -> str | None:
     """How to show the path of an image: relative to the data set if it lies in it; None where it has none."""
-    path = value.get("path") if isinstance(value, dict) else None
+    path = parts_of(value)[1]
+    if path and path.startswith("data:"):
+        return None
     if path and root is not None and Path(path).is_relative_to(root):
         return str(Path(path).relative_to(root))
     return path or None
 
 
-def _encoded(value: dict | bytes | None, root: Path | None) -> bytes | Path:
-    path = None
+def parts_of(value: Any) -> tuple[bytes | None, str | None]:
+    """The bytes and the path that a value of an image column has: bytes, a path, {bytes, path}, or a list of one."""
+    if isinstance(value, list):
+        value = value[0] if len(value) == 1 else None
     if isinstance(value, dict):
-        value, path = value.get("bytes"), value.get("path")
-    if value is not None:
-        return value
-    if path is None:
+        return value.get("bytes"), value.get("path")
+    return (None, value) if isinstance(value, str) else (value, None)
+
+
+def _encoded(value: Any, root: Path | None) -> bytes | Path:
+    if isinstance(value, list) and len(value) > 1:
+        raise ValueError(f"the row holds {len(value)} images, not one")
+    content, path = parts_of(value)
+    if content is not None:
+        return content
+    if not path:
         raise ValueError("the row holds no image")
-    if "://" in path:  # streamed from a Hub data set that is a folder of images
+    if path.startswith("data:") or "://" in path:  # an URL, or a file of an archive or of the Hub
+        inner, chained, archive = path.rpartition("::")
+        if chained and "://" not in archive:
+            path = f"{inner}::{(root or Path()) / archive}"
         with fsspec.open(path, "rb") as file:
             return cast(IO[bytes], file).read()
-    return (root or Path()) / as_path(path)
+    return as_path(os.path.join(root or "", path))
 
 
 def open_rows(
@@ -146,7 +158,11 @@ def _local(path: str, files: LocalFiles) -> Source:
         say_once(line)
     load = partial(_load_images if files.kind == "images" else _load_parquet, path, files)
     stream = partial(load, streaming=True) if files.kind == "parquet" else None
-    return Source(path, tuple(files.splits), load, partial(_file_fingerprint, files), files.root, stream)
+    root = files.root
+    if files.kind == "parquet":  # paths in them are relative to them, where all lie in one folder
+        parents = {file.parent for group in files.splits.values() for file in group}
+        root = parents.pop() if len(parents) == 1 else root
+    return Source(path, tuple(files.splits), load, partial(_file_fingerprint, files), root, stream)
 
 
 def _load_images(path: str, files: LocalFiles, split: str) -> datasets.Dataset:

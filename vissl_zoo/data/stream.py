@@ -30,7 +30,7 @@ from vissl_zoo.data.decode import (
     encoded_size,
     why_unreadable,
 )
-from vissl_zoo.data.sources import find_source, open_rows, read_value
+from vissl_zoo.data.sources import find_source, open_rows, parts_of, read_value
 from vissl_zoo.data.table import ImageTable, split_name
 from vissl_zoo.errors import UserError
 
@@ -257,8 +257,8 @@ class ImageStream:
         return images
 
     def _open(self, how: Callable[..., Any], row: _Row) -> Any:
-        content = row.value if isinstance(row.value, dict) else {"bytes": row.value}
-        number = hash(content.get("bytes") or content.get("path") or row.name)  # the same in every pass
+        content, path = parts_of(row.value)
+        number = hash(content or path or row.name)  # the same in every pass
         return read_value(how, row.value, self._root, number, row.name)
 
     def _batch(self, images: list[_Image]) -> Batch:

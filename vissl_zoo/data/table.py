@@ -54,7 +54,7 @@ def open_images(
     labels = names = None
     if label is not None:
         others = (source.load(other) for other in source.splits if other != split)
-        labels, names = columns.read_labels(dataset, label, path, others)
+        labels, names = columns.read_labels(dataset, label, path, others, name_given=label_column is not None)
     table = ImageTable(source, split, dataset, image, labels, names)
     return table if bounds is None else table.part(bounds)
 
