@@ -103,7 +103,9 @@ def read_labels(
         names = sorted({name for table in tables for name in table.unique().to_pylist()} - {None, ""})
         labels = pc.call_function("index_in", [labels], pc.SetLookupOptions(pa.array(names, labels.type)))
     elif feature.dtype.startswith(_FLOAT):
-        labels = pc.if_else(pc.is_nan(labels), None, labels)  # what pandas makes of a missing integer
+        labels = pc.call_function(
+            "if_else", [pc.call_function("is_nan", [labels]), pa.scalar(None, labels.type), labels]
+        )  # what pandas makes of a missing integer
     try:
         labels = labels.cast(pa.int64()).fill_null(-1).to_numpy()
     except pa.ArrowInvalid as error:
