@@ -24,7 +24,7 @@ import torch
 from accelerate.utils import set_seed
 
 from vissl_zoo import training
-from vissl_zoo.errors import UserError
+from vissl_zoo.errors import DISK_FAILED, UserError
 from vissl_zoo.file_lock import released_at_the_end
 from vissl_zoo.methods import RECIPES, Method
 from vissl_zoo.recipes import Recipe, parse
@@ -104,10 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         arguments = sys.argv[1:] if arguments is None else arguments
         with released_at_the_end():
-            return train(
-                parse(arguments, RECIPES), shlex.join(["accelerate", "launch", "train.py", *arguments])
-            )
-    except UserError as error:
+            command = shlex.join(["accelerate", "launch", "train.py", *arguments])
+            return train(parse(arguments, RECIPES), command)
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK_FAILED:
+            raise
         rank = os.environ.get("RANK", "0")
         print(f"train.py{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2

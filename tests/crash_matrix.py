@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # pyarrow's: what is forked has one thread
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
 from vissl_zoo.data.shapes import shapes

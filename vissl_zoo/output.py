@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,8 @@ def write_whole(file: str | os.PathLike, write: Callable[[Path], object]) -> Non
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the disk went away; what failed is told already
+            unfinished.unlink(missing_ok=True)
 
 
 def write_text(file: str | os.PathLike, text: str) -> None:

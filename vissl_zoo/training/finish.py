@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
 from torch import nn
 
 from vissl_zoo.data import BadImage, ImageTable
-from vissl_zoo.errors import UserError
+from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.evaluation import report_training
 from vissl_zoo.hub import Record, export_model, render_card
 from vissl_zoo.methods import Method
@@ -44,7 +45,13 @@ def finish(run: Run, method: Method, untrained: nn.Module, table: ImageTable | N
     def export(metrics: dict | None) -> Path:
         record = Record(method.row.method, recipe.data.path, recipe.image_size, run.command, note)
         card = render_card(model, record, metrics=metrics)
-        return export_model(model, run.folder / "export", metrics=metrics, heads=heads or None, readme=card)
+        target = run.folder / "export"
+        try:
+            return export_model(model, target, metrics=metrics, heads=heads or None, readme=card)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{target} cannot be written: {first_line(error)}; --resume makes it up"
+            ) from error
 
     folder = export(None)  # before the report: whatever that may meet, the model is safe
     if table is None and recipe.report:

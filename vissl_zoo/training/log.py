@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vissl_zoo.errors import UserError
 from vissl_zoo.output import write_text
 from vissl_zoo.training.checkpoint_manifest import force_to_disk
 
@@ -28,13 +29,27 @@ class RunLog:
         )  # whole: killed here, none is lost
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line; a killed process has not lost it."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        """Append one line; a killed process has not lost it.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def force_to_disk(self) -> None:
-        """Let the lines so far survive a power cut."""
-        force_to_disk(self.path)
+        """Let the lines so far survive a power cut.
+
+        Raises:
+            UserError: the disk is full or gone.
+        """
+        try:
+            force_to_disk(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def read(self) -> list[dict[str, Any]]:
         """All lines so far."""

@@ -182,12 +182,26 @@ class Run:
             raise UserError(
                 f"{name} is no longer finite at step {self.step}: try a smaller --lr or --mixed-precision no"
             )
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler  # of the loss, in float16
-            extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
-            self._log.force_to_disk()
-            keep = self.recipe.keep_checkpoints
-            save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra, keep)
+        with self._ending_together():
+            if self.accelerator.is_main_process:
+                scaler = self.accelerator.scaler  # of the loss, in float16
+                extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
+                self._log.force_to_disk()
+                keep = self.recipe.keep_checkpoints
+                save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra, keep)
+
+    @contextlib.contextmanager
+    def _ending_together(self) -> Iterator[None]:
+        """What the first process cannot write inside ends all: the others would wait for it in vain."""
+        said: list[Any] = [None]
+        try:
+            yield
+        except UserError as error:
+            said = [str(error)]
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast_object_list(said, group=self._hosts)
+        if said[0] is not None:
+            raise UserError(said[0])
 
     @torch.no_grad()
     def log(self, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
@@ -230,7 +244,9 @@ class Run:
                 line["diagnoses"] = found
             for sentence in found:
                 tqdm.write(f"step {self.step}: {sentence}", file=sys.stderr)
-            self._log.write(line)
+        with self._ending_together():
+            if self.accelerator.is_main_process:
+                self._log.write(line)
         return line
 
     def diagnoses(self) -> list[str]:

@@ -1,0 +1,124 @@
+"""A full, read-only or vanished disk ends a training in one line with exit code 2, and the last checkpoint stays whole.
+
+RLIMIT_FSIZE stands for the full disk: a file larger than that fails with an OSError, as on one.
+"""
+
+import importlib
+import resource
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from vissl_zoo.training.checkpoint import newest_checkpoint
+from vissl_zoo.training.run_folder import Run
+
+
+@pytest.fixture
+def limit():
+    """limit(bytes): no file may grow beyond; over with the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN  # Python's own doing
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def ends(train_main, small, tmp_path, limit):
+    """ends(*flags) -> (the line of a training of 4 steps that had to end, its newest whole checkpoint's name)."""
+
+    def ends(*flags):
+        run = tmp_path / "run"
+        flags = flags or ("--no-report",)
+        outcome = train_main(
+            *small, "--max-steps", "4", "--log-every", "1", "--save-every", "1", *flags, "--output-dir", run
+        )
+        limit(resource.RLIM_INFINITY)
+        assert outcome.code == 2, outcome
+        assert "Traceback" not in outcome.err
+        assert outcome.err.count("train.py: ") == 1
+        checkpoint, faults = newest_checkpoint(run / "checkpoints")
+        assert faults == {}
+        return outcome.err.splitlines()[-1], checkpoint and checkpoint.name
+
+    return ends
+
+
+@pytest.fixture
+def after_two_steps(monkeypatch):
+    """after_two_steps(action): it happens once, when the second step is done."""
+    done = []
+
+    def after_two_steps(action):
+        def happen(run):
+            if run.step == 2 and not done:
+                done.append(action(run))
+            return False
+
+        monkeypatch.setattr(Run, "out_of_time", property(happen))
+
+    return after_two_steps
+
+
+def test_no_room_for_a_checkpoint(ends, after_two_steps, limit, train_main, small, tmp_path):
+    after_two_steps(lambda run: limit(50_000))
+    line, kept = ends()
+    assert line.startswith("train.py: the checkpoint of step 2 cannot be written: ")
+    assert kept == "step_0000001"
+    flags = ("--max-steps", "4", "--no-report", "--output-dir", tmp_path / "run", "--resume")
+    assert train_main(*small, *flags).code == 0
+
+
+def test_no_room_for_the_log(ends, after_two_steps, limit):
+    after_two_steps(lambda run: limit(1000))
+    line, kept = ends("--no-report", "--save-every", "9")
+    assert "metrics.jsonl cannot be written: File too large" in line
+    assert kept is None
+
+
+def test_no_room_for_the_recipe(ends, limit):
+    limit(100)
+    line, kept = ends()
+    assert "recipe.json cannot be written: File too large" in line
+    assert kept is None
+
+
+@pytest.mark.parametrize("place", ["export_model", "report_training"])
+def test_no_room_for_what_a_finished_training_leaves(ends, limit, monkeypatch, place):
+    finish = importlib.import_module("vissl_zoo.training.finish")  # whose function hides it
+    function = getattr(finish, place)
+
+    def with_a_full_disk(*arguments, **options):
+        limit(50_000 if place == "export_model" else 2000)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(finish, place, with_a_full_disk)
+    line, kept = ends("--report-images", "40")
+    assert ("export cannot be written" if place == "export_model" else "report/") in line
+    assert kept == "step_0000004"
+
+
+def test_a_folder_that_vanishes(ends, after_two_steps):
+    after_two_steps(lambda run: shutil.rmtree(run.folder))
+    line, kept = ends()
+    assert "metrics.jsonl cannot be written: No such file" in line
+    assert kept is None
+
+
+@pytest.mark.parametrize(
+    "options, said", [("size=8m", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_a_small_disk_and_a_read_only_one(ends, tmp_path, options, said):
+    (tmp_path / "run").mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path / "run"]
+    try:
+        subprocess.run(mounted, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mount needs root")
+    try:
+        line, kept = ends("--no-report", "--keep-checkpoints", "9")
+        assert said.lower() in line.lower()
+        assert (kept is None) == (options == "ro")
+    finally:
+        subprocess.run(["umount", "-l", tmp_path / "run"], check=False)
