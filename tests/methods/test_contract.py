@@ -82,6 +82,10 @@ def test_the_class_is_a_name_of_the_package_and_takes_its_options(build, method_
     assert cls(model, options).options == cls(model, kappa_weight=3.0).options == options
     with pytest.raises(TypeError, match="kapa_weight"):
         cls(model, kapa_weight=3.0)
+    built = model._model_args["kappa_map"]
+    assert cls(model, kappa_map=built).options.kappa_map == built
+    with pytest.raises(ValueError, match="kappa_map is the model's"):
+        cls(model, kappa_map="softplus" if built == "exp" else "exp")
 
 
 def test_table_has_a_column_for_each_method():

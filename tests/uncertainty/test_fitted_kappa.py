@@ -49,13 +49,18 @@ def test_images_in_any_form_give_the_same(backbone, write_photos, tmp_path):
 
 def test_refits_a_model_that_has_a_head(write_photos, tmp_path):
     torch.manual_seed(0)
-    given = vissl_zoo.create_model("dino", backbone="test_resnet", latent_dim=16, prototypes=8)
+    given = vissl_zoo.create_model("simsiam", backbone="test_resnet", latent_dim=16)
     old = given.kappa_head
     fitted = vissl_zoo.fit_kappa(given, write_photos(tmp_path, 12), image_size=32, kappa_hidden=5, **QUICK)
     assert given.kappa_head is old
     assert fitted.kappa_head.latent_dim == given.num_features
     assert fitted.kappa_head.mlp.fc1.out_features == 5
-    assert fitted.prototype_head is given.prototype_head
+
+
+def test_a_dino_model_keeps_its_entropy(write_photos, tmp_path):
+    given = vissl_zoo.create_model("dino", backbone="test_resnet", latent_dim=16, prototypes=8)
+    with pytest.raises(UserError, match="entropy"):
+        vissl_zoo.fit_kappa(given, write_photos(tmp_path, 12), image_size=32, **QUICK)
 
 
 def test_low_precision_models_are_fitted_in_float32(backbone, write_photos, tmp_path):

@@ -106,13 +106,11 @@ def main(arguments: list[str]) -> None:
 def _load(flags: Options) -> Loaded:
     from vissl_zoo.inference import load_model
     from vissl_zoo.models import pool_size
+    from vissl_zoo.uncertainty.fitted_kappa import refuse_dino
 
     loaded = load_model(flags.model, random_init=flags.random_init, image_size=flags.image_size)
     model: Any = loaded.model
-    prototypes = getattr(model, "prototype_head", None)
-    if prototypes is not None and prototypes.bottleneck_dim != model.num_features:
-        what = "its κ lives on its bottleneck, which an export cannot part from it"
-        raise UserError(f"{flags.model} is a DINO model: {what}; a fitted κ needs another backbone")
+    refuse_dino(model)
     if flags.image_size is not None:  # what the export will tell timm to give it
         pooled = pool_size(model, flags.image_size)
         size = {"input_size": (3, flags.image_size, flags.image_size), "pool_size": pooled}

@@ -121,12 +121,14 @@ class Method(nn.Module, ABC):
     Args:
         model: the backbone with its κ head, whose latent dimension is the method's d.
         options: the method's `Options`; by default their defaults.
-        **changes: fields of the options by name, in place of those in `options`.
+        **changes: fields of the options by name, in place of those in `options`. Those in `model_options`, such as
+            `latent_dim`, are the model's: give them to the model.
 
     Subclasses give `Options`, `row` and `infer`, and those of `alignment`, `uniformity` and `kl` that are numbers.
 
     Raises:
-        ValueError: the model has no κ head, or an option has a value that it cannot have.
+        ValueError: the model has no κ head or another value of a model option, or an option has a value that it
+            cannot have.
         TypeError: there is no such option.
     """
 
@@ -143,6 +145,12 @@ class Method(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} needs a model with a kappa head (num_classes=0)")
         self.model = model
         self.dim = self.model.kappa_head.latent_dim
+        built = getattr(model, "_model_args", {})
+        for key in changes.keys() & set(self.Options.model_options) & built.keys():
+            if changes[key] != built[key]:
+                raise ValueError(
+                    f"{key} is the model's, {built[key]!r} here: create the model with {key}={changes[key]!r}"
+                )
         self.options = replace(self.Options() if options is None else options, **changes)
         check_choices(self.options)
 

@@ -127,7 +127,7 @@ class Recipe:
     weight_decay: float = 1e-4
     """Weight decay, on all parameters."""
     clip_gradient: float | None = None
-    """Largest norm of the gradient; none by default."""
+    """Largest norm of the gradient, that of the κ head included; none by default."""
     seed: int = 0
     """Weights, order of the images and views all follow from it."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
@@ -170,7 +170,8 @@ class Recipe:
     profile.json of the output folder. The training goes on (stop it with --max-steps 15)."""
     fit: bool = True
     """Fit κ anew to clusters of the training images when the training is done, where the method learns κ beside its
-    trunk and there are 1,000 images or more; without, κ stays as the loss learnt it."""
+    trunk (all but DINO, and VI-SimSiam's `paper` and `beta`) and there are 1,000 images or more; without, κ stays as
+    the loss learnt it."""
     report: bool = True
     """Draw the report when the training is done."""
     report_images: int = 10_000

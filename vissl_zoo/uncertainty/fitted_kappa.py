@@ -23,7 +23,8 @@ from vissl_zoo.uncertainty.view_embeddings import MEMORY_LIMIT, embed_views
 
 FEWEST = 10  # images; a tenth of them, one at least, chooses the step
 HELD_OUT = 0.1
-REFIT_IMAGES, REFIT_VIEWS = 4000, 4  # after a training: twice as many won nothing on the demo
+REFIT_IMAGES = (4000, 10_000)  # after a training: a fifth of its images, within these bounds
+REFIT_VIEWS = 4
 WIDEST = 256  # hidden layer of the head: 1,024 won no AUROC
 _logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def fit_kappa(
 
     Raises:
         TypeError: `model` is no timm model with pooled features.
-        UserError: there are too few readable images, or the embeddings are not finite or all the same.
+        UserError: the model is DINO's, there are too few readable images, or the embeddings are not finite or all
+            the same.
         ValueError: an option is out of range.
     """
     if target not in TARGETS:
@@ -104,7 +106,10 @@ def fit_kappa(
 def refit_kappa(
     model: nn.Module, images: ImageTable, image_size: int, *, seed: int = 0, workers: int | None = None
 ) -> Fit:
-    """Fit the κ head of a trained model anew, in place, to 4,000 of its training images and 4 views of each.
+    """Fit the κ head of a trained model anew, in place, to a fifth of its training images and 4 views of each.
+
+    Of few images all are taken up to 4,000, and of many 10,000 at most. On the demo twice as many won nothing; on
+    CIFAR-10 the AUROC rose by .012 to .017 from 4,000 to 10,000.
 
     The head keeps its shape and its latent dimension. Its map becomes `exp`: softplus, whose input is κ itself, is
     fitted worse (on the demo's network the AUROC was .64 against .68).
@@ -113,7 +118,8 @@ def refit_kappa(
         UserError: there are too few readable images, or the embeddings are all the same; the head is then as it was.
     """
     head, trained = cast(KappaHead, model.kappa_head), cast(Any, model)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:REFIT_IMAGES])
+    count = int(np.clip(len(images) // 5, *REFIT_IMAGES))
+    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
     options: dict[str, Any] = {"views": REFIT_VIEWS, "seed": seed, "workers": workers}
     y = embed_views(model, images.select(rows), image_size, **options, progress="images for κ")
     with torch.random.fork_rng(devices=[]):
@@ -164,10 +170,17 @@ def fit_to_embeddings(
     return model
 
 
+def refuse_dino(model: nn.Module) -> None:
+    """Raise a UserError for a model whose uncertainty is the entropy of its prototypes, whatever its κ."""
+    if getattr(model, "prototype_head", None) is not None:
+        raise UserError("the uncertainty of a DINO model is its entropy: a fitted κ needs another backbone")
+
+
 def with_fresh_head(
     model: nn.Module, kappa_map: str = "exp", kappa_hidden: int | None = None, seed: int = 0
 ) -> nn.Module:
     """A model of the same modules, but for a κ head of its own; the given one keeps its class and its head."""
+    refuse_dino(model)
     fitted = copy.copy(model)
     fitted._modules = model._modules.copy()  # else the head would be added to both
     if getattr(fitted, "kappa_head", None) is not None:

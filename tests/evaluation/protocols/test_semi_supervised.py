@@ -94,15 +94,17 @@ def test_too_few_labels_are_told(evaluation):
     assert isinstance(found["semi_supervised.percent_1.top1"], Undefined)
 
 
-@pytest.mark.parametrize("name", ["vi_simsiam", "simsiam_resnet18_cifar", "test_vit", "dino"])
+@pytest.mark.parametrize("name", ["vi_simsiam", "simsiam_resnet18_cifar", "test_vit", "dino", "test_resnet"])
 @pytest.mark.parametrize("scratch", [False, True])
 def test_the_network_is_the_same_with_a_classifier(name, scratch, evaluation):
     """Its weights are kept to fine-tune, and all of them are new from scratch; neither has a κ head."""
     arguments = {"backbone": "test_resnet", "latent_dim": 16} if name in ("vi_simsiam", "dino") else {}
-    make = timm.create_model if name == "test_vit" else vissl_zoo.create_model
+    make = timm.create_model if name.startswith("test_") else vissl_zoo.create_model
     if name == "test_vit":
         arguments["img_size"] = 96  # not its default: from scratch it must be the same
     evaluation.model = make(name, num_classes=0, **arguments).eval()
+    if name == "test_resnet":
+        vissl_zoo.add_kappa_head(evaluation.model)
     with torch.no_grad():
         for parameter in evaluation.model.parameters():
             parameter.add_(0.1)

@@ -25,6 +25,7 @@ from vissl_zoo.evaluation.context import Evaluation, Undefined
 from vissl_zoo.evaluation.image_views import CropReader
 from vissl_zoo.evaluation.linear_classifier import shuffled
 from vissl_zoo.inference import embed_all
+from vissl_zoo.models import HEAD_ARGS, entrypoints
 
 TITLE = "semi-supervised fine-tuning"
 NEEDS = {"labels", "train"}
@@ -114,8 +115,12 @@ def with_classifier(evaluation: Evaluation, classes: int, *, scratch: bool) -> n
             if known is None:  # older versions of timm do not keep them: of a transformer, its size matters
                 img_size = getattr(getattr(source, "patch_embed", None), "img_size", None)
                 known = {} if img_size is None else {"img_size": img_size}
-            arguments = {k: v for k, v in known.items() if k not in ("num_classes", "kappa_head")}
-            model = timm.create_model(source.pretrained_cfg["architecture"], num_classes=classes, **arguments)
+            name = source.pretrained_cfg["architecture"]
+            ours = (
+                {"kappa_head"} if name in entrypoints() else HEAD_ARGS
+            )  # a head that was added is none of timm's
+            arguments = {k: v for k, v in known.items() if k not in {"num_classes", *ours}}
+            model = timm.create_model(name, num_classes=classes, **arguments)
         else:
             model = copy.deepcopy(source)
             model.cpu().reset_classifier(classes)  # on the CPU: the same weights for the seed on any device
