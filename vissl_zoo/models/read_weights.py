@@ -49,14 +49,25 @@ def read_weights(cfg: dict[str, Any], cache_dir: str | Path | None = None) -> Ch
     path = _safetensors_file(cfg, cache_dir)
     if path is None:
         where = str(cfg.get("file") or cfg.get("url") or "the weights")
-        return Checkpoint(unwrapped(_by_timm(cfg, cache_dir)), {}, where)
+        return Checkpoint(unwrapped(_finite(_by_timm(cfg, cache_dir), where)), {}, where)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: _single(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (no mapping)
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise RuntimeError(f"{path} cannot be read as safetensors: {first_line(error)}") from error
-    return Checkpoint(unwrapped(weights), header.get("model_args", {}), str(path))
+    args = header.get("model_args", {}) if isinstance(header, dict) else None
+    if not isinstance(args, dict):
+        raise RuntimeError(f"{path}: {HEADER!r} in its header is no record of a model")
+    return Checkpoint(unwrapped(_finite(weights, str(path))), args, str(path))
+
+
+def _finite(weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The weights as they are; a training that diverged, or a damaged file, would give NaN for every image."""
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise RuntimeError(f"{where} holds NaN or infinite numbers, in {key}")
+    return weights
 
 
 def unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
