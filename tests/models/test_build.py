@@ -276,3 +276,9 @@ def test_a_classifier_of_several_layers_is_replaced(backbone, tmp_path):
     tuned = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=4)
     for key, value in tuned.state_dict().items():
         assert key.startswith("head") or torch.equal(value, model.state_dict()[key])
+
+
+def test_a_model_without_weights_has_the_methods_heads_and_not_those_of_the_shipped_fit():
+    name = "vi_simsiam_resnet18"
+    assert timm.create_model(name, pretrained=True).kappa_head.kappa_map == "exp"
+    assert timm.create_model(name).kappa_head.kappa_map == "softplus"

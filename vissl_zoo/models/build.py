@@ -95,7 +95,9 @@ def build_model(
         stored, where = {**stored, **checkpoint.args}, checkpoint.where
         weights, heads = split_heads(checkpoint.weights)
         weights, source = adapt_classifier(weights, cfg, num_classes)
-    head_args = settle_head_args(defaults, stored, given, where if kappa_head and pretrained else None)
+    # Without weights and without a tag it is a method's to train, with the method's heads and not those of a fit.
+    known = stored if pretrained or pretrained_cfg is not None else {}
+    head_args = settle_head_args(defaults, known, given, where if kappa_head and pretrained else None)
     source = {**source, **_NO_SOURCE, "state_dict": weights}
     model = _build_backbone(backbone, source, num_classes, kwargs, where, variant)
     _restore_cfg(model, cfg)
