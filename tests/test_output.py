@@ -59,3 +59,10 @@ def test_what_is_read_is_not_written_over(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="written over"):
             output_file(name, "--output", (".csv",), [None, "a.csv"])
     assert output_file("b.csv", "--output", (".csv",), ["a.csv"])
+
+
+def test_names_of_other_locales_are_written_as_utf_8(tmp_path):
+    write_text(
+        tmp_path / "x", os.fsdecode("é".encode()) + "é".encode().decode("ascii", "surrogateescape") + "\udcff"
+    )
+    assert (tmp_path / "x").read_bytes().decode() == "éé\\xff"

@@ -66,12 +66,14 @@ def write_whole(file: str | os.PathLike, write: Callable[[Path], object]) -> Non
 
 
 def write_text(file: str | os.PathLike, text: str) -> None:
-    """Write a text as UTF-8, whole, with the line ends that it has.
+    """Write a text as UTF-8, whole, with the line ends that it has; bytes of names that are no UTF-8 are escaped.
 
     Raises:
         UserError: it cannot be written.
     """
-    write_whole(file, lambda path: path.write_bytes(text.encode()))
+    # Where the locale is ASCII, Python gives the names of files as surrogates for their bytes.
+    said = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    write_whole(file, lambda path: path.write_bytes(said.encode()))
 
 
 def short_number(value: float | None) -> str:
