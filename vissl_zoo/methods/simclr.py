@@ -68,9 +68,8 @@ class SimCLR(SphericalMethod):
         views, batch, _ = latents.mean.shape
         candidates = all_gather(latents.target, dim=1)  # (S, B_global, d), with gradient
         logits = torch.einsum("vbd,scd->vbsc", latents.mean, candidates) / self.options.temperature
-        own = torch.arange(batch, device=logits.device)
-        for view in range(min(views, len(candidates))):
-            logits[view, own, view, rank() * batch + own] = -torch.inf
+        for view in range(min(views, len(candidates))):  # by slices: indices make the host wait for a GPU
+            logits[view, :, view].narrow(1, rank() * batch, batch).diagonal().fill_(-torch.inf)
         denominators = logits.flatten(2).logsumexp(-1)  # (V, B)
         i, _ = latents.pairs()
         return -denominators.index_select(0, i).mean()
