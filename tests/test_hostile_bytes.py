@@ -83,7 +83,23 @@ def another_record(file):
     return joined({**header, "__metadata__": {"vissl_zoo": "[1]"}}, data)
 
 
+def deep_record(file):
+    header, data = parts(file)
+    return joined({**header, "__metadata__": {"vissl_zoo": 100_000 * "[" + 100_000 * "]"}}, data)
+
+
+def declared_whole(file):
+    header, data = parts(file)
+    name = next(
+        n for n, t in header.items() if t.get("dtype") == "F32" and t["shape"][-1:] and t["shape"][0] % 2 == 0
+    )
+    start, stop = header[name]["data_offsets"]
+    header[name] = {"dtype": "I32", "shape": header[name]["shape"], "data_offsets": [start, stop]}
+    return joined(header, data)
+
+
 CASES = {
+    "a record nested 100,000 deep": (deep_record, "cannot be read as safetensors"),
     "cut off": (lambda f: f.read_bytes()[:5000], "cannot be read as safetensors"),
     "empty": (lambda f: b"", "cannot be read as safetensors"),
     "a header of 2^63 bytes": (lambda f: struct.pack("<Q", 2**63) + f.read_bytes()[8:], "header too large"),
@@ -110,6 +126,86 @@ def test_damaged_weights_are_one_line(case, export, tmp_path, capsys):
     assert said in error
     assert "Traceback" not in error
     assert not (tmp_path / "s.parquet").exists()
+
+
+def refused(folder, capsys):
+    """What `score` says of a model that it refuses."""
+    Image.radial_gradient("L").save(folder / "photo.png")
+    arguments = [
+        "score",
+        str(folder / "photo.png"),
+        "--model",
+        str(folder),
+        "--output",
+        str(folder / "s.parquet"),
+    ]
+    assert command(arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert not (folder / "s.parquet").exists()
+    return error
+
+
+def copied(export, folder):
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((export / name).read_bytes())
+    return folder
+
+
+def test_fractions_declared_as_whole_numbers_are_refused(export, tmp_path, capsys):
+    copied(export, tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(declared_whole(export / "model.safetensors"))
+    with pytest.raises(RuntimeError, match="whole numbers for fractions"):
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert "whole numbers for fractions" in refused(tmp_path, capsys)
+
+
+def test_damaged_heads_are_one_line(export, tmp_path, capsys):
+    copied(export, tmp_path)
+    (tmp_path / "heads.safetensors").write_bytes(b"12345")
+    assert "heads.safetensors cannot be read as safetensors" in refused(tmp_path, capsys)
+
+
+CONFIGS = {
+    "a list": (lambda c: [c], "is no JSON object"),
+    "not JSON": (lambda c: None, "is no JSON object"),
+    "an architecture that is a number": (
+        lambda c: {**c, "architecture": 3},
+        "architecture = 3, and it must be a name",
+    ),
+    "arguments that are a list": (
+        lambda c: {**c, "model_args": [1]},
+        "model_args = [1], and it must be an object",
+    ),
+    "a mean that is a word": (lambda c: cfg(c, mean="x"), "mean = 'x', and it must be finite numbers"),
+    "a deviation of 0": (lambda c: cfg(c, std=[1, 0, 1]), "std = [1, 0, 1], and it must be positive"),
+    "a share that is no number": (
+        lambda c: cfg(c, crop_pct=float("nan")),
+        "crop_pct = nan, and it must be a positive",
+    ),
+    "a negative size": (lambda c: cfg(c, input_size=[3, -8, -8]), "input_size"),
+    "a size of two numbers": (
+        lambda c: cfg(c, input_size=[8, 8]),
+        "input_size = [8, 8], and it must be three",
+    ),
+    "an unknown interpolation": (
+        lambda c: cfg(c, interpolation="best"),
+        "interpolation = 'best', and it must be one",
+    ),
+}
+
+
+def cfg(config, **changes):
+    return {**config, "pretrained_cfg": {**config["pretrained_cfg"], **changes}}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_configuration_that_cannot_be_is_one_line(case, export, tmp_path, capsys):
+    change, said = CONFIGS[case]
+    copied(export, tmp_path)
+    config = json.loads((export / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(change(config)))
+    assert said in refused(tmp_path, capsys)
 
 
 @quick

@@ -22,6 +22,7 @@ from typing import Any, cast
 import timm
 import timm.models
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
@@ -81,9 +82,16 @@ def export_model(
 
 
 def load_heads(export_dir: str | os.PathLike) -> dict[str, Tensor] | None:
-    """Return the tensors of projector and predictor of an export, or None when it has none."""
+    """Return the tensors of projector and predictor of an export, or None when it has none.
+
+    Raises:
+        UserError: the file is damaged or unreadable.
+    """
     path = Path(export_dir) / HEADS
-    return load_file(path) if path.exists() else None
+    try:
+        return load_file(path) if path.exists() else None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {first_line(error)}") from error
 
 
 def find_export(folder: str | Path) -> Path:
@@ -100,13 +108,32 @@ def find_export(folder: str | Path) -> Path:
     )
 
 
+def check_config(export: Path) -> dict[str, Any]:
+    """The config.json of an export, refused where it cannot describe a model: timm would trip over it.
+
+    Raises:
+        UserError: it is absent, no JSON object, or an entry of it is of another kind.
+    """
+    config = read_json(export / CONFIG, "the export's")
+    for key, kind, must in (
+        ("architecture", str, "a name"),
+        ("model_args", dict, "an object"),
+        ("pretrained_cfg", dict, "an object"),
+    ):
+        if not isinstance(config.get(key, kind()), kind):
+            raise UserError(
+                f"{export / CONFIG} has {key} = {json.dumps(config[key])[:60]}, and it must be {must}"
+            )
+    return config
+
+
 def open_export(export: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
     """The model of an export, as timm builds it with `options`, and its config.json.
 
     Raises:
         UserError: it cannot be loaded, or is of another model, such as the plain face of a published folder.
     """
-    config = read_json(export / CONFIG, "the export's")
+    config = check_config(export)
     name = config.get("architecture")
     if not isinstance(name, str) or name not in entrypoints():
         whole = export / "full"
@@ -127,7 +154,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"{what} {path} is no JSON object")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from timm.data.transforms import str_to_pil_interp
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")  # by timm's names
 _LONGEST_RATIO = 50  # of the sides, up to which a whole image is resized
 
 
@@ -105,8 +107,45 @@ def central_crop(model: nn.Module, image_size: int | None = None) -> CentralCrop
     Args:
         model: any model.
         image_size: side of the crop in pixels; by default the model's own.
+
+    Raises:
+        ValueError: an entry of the configuration is none that an image can be prepared by.
     """
     config = resolve_data_config(model=model)
+    check_entries(config)
     kept = {name: config[name] for name in ("crop_pct", "crop_mode", "interpolation")}
     size = image_size or config["input_size"][-1]
     return CentralCrop(size, mean=tuple(config["mean"]), std=tuple(config["std"]), **kept)
+
+
+def check_entries(config: Mapping[str, Any]) -> None:
+    """Refuse entries of a timm configuration that no image can be prepared by; those that are absent are timm's.
+
+    Raises:
+        ValueError: one line that names the entry.
+    """
+    for key, (fits, must) in _ENTRIES.items():
+        if config.get(key) is not None and not fits(config[key]):
+            raise ValueError(f"pretrained_cfg has {key} = {config[key]!r}, and it must be {must}")
+
+
+def _numbers(value: Any, least: float) -> bool:
+    """Whether a value is a sequence of finite numbers of at least `least`; booleans are no numbers."""
+    known = isinstance(value, (tuple, list)) and all(type(v) in (int, float) for v in value)
+    return known and len(value) > 0 and all(least <= v < math.inf for v in value)
+
+
+_ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "input_size": (
+        lambda v: _numbers(v, 1) and len(v) == 3 and all(type(n) is int for n in v),
+        "three whole numbers, channels, height and width",
+    ),
+    "mean": (lambda v: _numbers(v, -math.inf), "finite numbers, one for each channel"),
+    "std": (lambda v: _numbers(v, 1e-12), "positive numbers, one for each channel"),
+    "crop_pct": (lambda v: _numbers([v], 1e-3), "a positive number"),
+    "crop_mode": (lambda v: v in ("center", "squash", "border"), "center, squash or border"),
+    "interpolation": (
+        lambda v: v in (*INTERPOLATIONS, "random"),
+        f"one of {', '.join(INTERPOLATIONS)}",
+    ),
+}

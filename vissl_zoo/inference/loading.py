@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vissl_zoo.data import ImageTable, available_splits, open_images, split_name
 from vissl_zoo.errors import UserError, first_line
-from vissl_zoo.hub import load_heads
-from vissl_zoo.inference.crop import central_crop
+from vissl_zoo.hub.export import check_config, load_heads
+from vissl_zoo.inference.crop import central_crop, check_entries
 from vissl_zoo.models import create_model
 from vissl_zoo.models.representation import Represents
 
@@ -73,13 +73,15 @@ def _load_named(name: str, random_init: bool, image_size: int | None) -> Loaded:
             f"{name} holds no export: there is no config.json in it or in {Path(name) / 'export'}"
         )
     source = name if folder is None else f"local-dir:{folder}"
+    config = check_config(folder) if folder is not None else {}
     try:
+        check_entries(config.get("pretrained_cfg", {}))
         with torch.random.fork_rng(devices=[]):  # random weights follow from the name alone
             torch.manual_seed(0)
             model = create_model(source, pretrained=not random_init, num_classes=0).eval()
+        size = image_size or central_crop(model).size
     except Exception as error:  # timm, the Hub and safetensors each raise their own
         raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
-    size = image_size or central_crop(model).size
     try:
         with torch.inference_mode():
             model(torch.zeros(1, 3, size, size))

@@ -48,7 +48,7 @@ def load_heads_strictly(model: nn.Module, heads: dict[str, Tensor], architecture
     """Load the κ (and prototype) head of a model that has one.
 
     Raises:
-        RuntimeError: a key is missing, unknown or of another shape; the message names them.
+        RuntimeError: a key is missing, unknown, of another shape or kind of number; the message names them.
     """
     misfit = describe_misfit(split_heads(model.state_dict())[1], heads)
     if misfit:
@@ -84,9 +84,18 @@ def describe_misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) ->
         "lack": own.keys() - weights.keys(),
         "have unknown": weights.keys() - own.keys(),
         "have another shape of": {k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape},
+        "have whole numbers for fractions, or fractions for whole numbers, in": _of_another_kind(
+            own, weights
+        ),
     }
     found = [f"they {what} {_listed(sorted(keys))}" for what, keys in problems.items() if keys]
     return "; ".join(found) or None
+
+
+def _of_another_kind(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> set[str]:
+    """The keys of both under which one has integers and the other floating numbers: torch would convert them."""
+    shared = own.keys() & weights.keys()
+    return {k for k in shared if own[k].is_floating_point() != weights[k].is_floating_point()}
 
 
 def _listed(keys: list[str], limit: int = 4) -> str:
@@ -101,9 +110,14 @@ def check_backbone_keys(
     `new_classifier` says that the classifier's own weights may be missing.
 
     Raises:
-        RuntimeError: keys are missing or unknown; the message names them.
+        RuntimeError: keys are missing, unknown or of another kind of number; the message names them.
     """
-    own = model.state_dict().keys()
+    own = model.state_dict()
+    if wrong := _of_another_kind(own, weights):
+        raise RuntimeError(
+            f"the weights of {architecture} have whole numbers for fractions, or fractions for whole numbers, in "
+            f"{_listed(sorted(wrong))}"
+        )
     missing = [k for k in own if k not in weights]
     if missing and new_classifier:
         # What is the classifier's? Whatever goes when timm removes it. The configured names are not the whole

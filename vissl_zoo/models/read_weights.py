@@ -54,7 +54,12 @@ def read_weights(cfg: dict[str, Any], cache_dir: str | Path | None = None) -> Ch
         with safe_open(path, framework="pt") as file:
             weights = {key: _single(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (no mapping)
             header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # the last of a header nested too deep
         raise RuntimeError(f"{path} cannot be read as safetensors: {first_line(error)}") from error
     args = header.get("model_args", {}) if isinstance(header, dict) else None
     if not isinstance(args, dict):
