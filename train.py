@@ -24,6 +24,7 @@ import torch
 from accelerate.utils import set_seed
 
 from vissl_zoo import training
+from vissl_zoo.cli import program_arguments
 from vissl_zoo.errors import DISK_FAILED, UserError
 from vissl_zoo.file_lock import released_at_the_end
 from vissl_zoo.methods import RECIPES, Method
@@ -102,7 +103,7 @@ def fit(
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit code, which is 2 after one line on stderr about bad input."""
     try:
-        arguments = sys.argv[1:] if arguments is None else arguments
+        arguments = program_arguments() if arguments is None else arguments
         with released_at_the_end():
             command = shlex.join(["accelerate", "launch", "train.py", *arguments])
             return train(parse(arguments, RECIPES), command)

@@ -26,6 +26,17 @@ from vissl_zoo.errors import UserError
 T = TypeVar("T")
 
 
+def program_arguments() -> list[str]:
+    """The arguments of this program, started anew in UTF-8 where names of files are read otherwise, as under LC_ALL=C.
+
+    Arrow, safetensors and every file that we write take names in UTF-8. Process, flags and bytes stay the same.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    return sys.argv[1:]
+
+
 @dataclass(frozen=True)
 class Within:
     """The numbers that a flag takes, written into its type: `Annotated[int, Within(1)]`. `above` leaves `low` out."""

@@ -10,7 +10,7 @@ import importlib
 import io
 import sys
 
-from vissl_zoo.cli import leave_closed_stdout
+from vissl_zoo.cli import leave_closed_stdout, program_arguments
 from vissl_zoo.cpu import spin_less
 from vissl_zoo.errors import UserError
 
@@ -30,7 +30,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns the exit code, which is 2 after one line on stderr about bad input."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(program_arguments() if arguments is None else arguments)
     spin_less()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe or console of another encoding may lack κ
         sys.stdout.reconfigure(errors="backslashreplace")
