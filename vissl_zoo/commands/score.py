@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class Options:
     """Also write what this tool imports, see --to-file."""
     to_file: str | None = None
     """Where --to writes, .json; by default beside the table, named after it and the tool."""
+    shard: str | None = None
+    """Score one part of the images, such as 3/16, counted from 1: for queues and arrays of jobs. Each has its own
+    --output in one folder, and the other commands read the folder as one table."""
     split: str | None = None
     """Of data sets with splits, the one to score; by default all."""
     image_size: OptionalCount = None
@@ -75,11 +79,14 @@ def main(arguments: list[str]) -> None:
         "PATH is a folder, glob, image file, parquet file or Hub data set (org/name); several may be given."
     )
     options = parse_flags(Options, Options(), arguments, "vissl-zoo score", about)
+    shard = read_shard(options)
     output_file(options.output, "--output", TABLES)
     gallery = output_file(options.gallery, "--gallery", (".html", ".htm"))
     embeddings = output_file(options.embeddings, "--embeddings", (".npy",))
     inputs = find_inputs(options.paths, options.split)
     output = output_file(options.output, "--output", TABLES, inputs.tables)
+    if shard is not None and shard[1] > len(inputs):
+        raise UserError(f"--shard {options.shard}: there are only {len(inputs)} images")
     export = export_file(options.to, options.to_file, output)
     if options.to is not None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
@@ -92,7 +99,7 @@ def main(arguments: list[str]) -> None:
             workers=options.workers,
         )  # fmt: skip
         table, features = score_inputs(
-            fitted, inputs,
+            fitted, inputs if shard is None else inputs.shard(*shard), shard=shard,
             output=output, embeddings_output=embeddings, views=options.views, exact=options.exact,
             batch_size=options.batch_size, workers=options.workers,
         )  # fmt: skip
@@ -106,6 +113,25 @@ def main(arguments: list[str]) -> None:
         print(f"wrote {file}")
     if hint is not None:
         print(hint)
+
+
+def read_shard(options: Options) -> tuple[int, int] | None:
+    """The number of the shard, from 1, and how many there are; None without --shard.
+
+    Raises:
+        UserError: it is not K/N with 1 ≤ K ≤ N, or all shards would be written to one file.
+    """
+    if options.shard is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.shard)
+    number, of = (int(part) for part in found.groups()) if found else (0, 0)
+    if not 1 <= number <= of:
+        raise UserError(f"--shard must be K/N with K from 1 to N, such as 3/16, not {options.shard}")
+    if options.output == Options.output or not options.output.endswith(".parquet"):
+        raise UserError(
+            f"--shard needs an --output of its own, such as --output scores/{number}-of-{of}.parquet"
+        )
+    return number, of
 
 
 def export_file(to: Format | None, to_file: str | None, output: Path) -> tuple[Format, Path] | None:

@@ -19,6 +19,7 @@ from vissl_zoo.data.decode import decode, why_unreadable
 from vissl_zoo.data.files import as_path, as_text, find_local_files
 from vissl_zoo.errors import UserError
 
+FILES = "files"  # what the table of all single files is called
 _ROW = re.compile(r"(?P<source>.+)#(?:(?P<split>[^#/]+)/)?(?P<row>\d+)", re.DOTALL)
 
 
@@ -36,6 +37,14 @@ class Part(NamedTuple):
     paths: list[str]
     stamps: np.ndarray
 
+    def shard(self, number: int, of: int) -> Part:
+        """See `Inputs.shard`."""
+        if self.table.path == FILES:
+            rows = np.argsort(np.array(self.paths, dtype=object), kind="stable")[number - 1 :: of]
+        else:
+            rows = np.arange(len(self.paths) * (number - 1) // of, len(self.paths) * number // of)
+        return Part(self.table.select(rows), [self.paths[row] for row in rows], self.stamps[rows])
+
 
 class Inputs(NamedTuple):
     """All images that were asked for, each once.
@@ -52,6 +61,13 @@ class Inputs(NamedTuple):
 
     def __len__(self) -> int:
         return sum(len(part.paths) for part in self.parts)
+
+    def shard(self, number: int, of: int) -> Inputs:
+        """The images of shard `number`, counted from 1, of `of`: together the shards have each image once.
+
+        Of files it takes every `of`-th of the sorted paths, of a table a run of rows, which lie together on the disk.
+        """
+        return Inputs([part.shard(number, of) for part in self.parts], self.repeated, self.tables)
 
 
 def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
@@ -142,7 +158,7 @@ def _files_part(files: dict[str, str]) -> Part:
     dataset = Dataset.from_dict(rows, features=Features(image=Image(decode=False)))
     stamps = np.array([_file_stamp(path) for path in files], dtype=np.int64)
     digest = hashlib.sha256("\0".join(where).encode() + stamps.tobytes()).hexdigest()[:16]
-    source = Source("files", ("train",), _Constant(dataset), _Constant(digest))
+    source = Source(FILES, ("train",), _Constant(dataset), _Constant(digest))
     table = data.ImageTable(source, "train", dataset, "image", None, None)
     return Part(table, [as_text(path) for path in files.values()], stamps)
 

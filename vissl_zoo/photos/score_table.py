@@ -145,10 +145,14 @@ def neutralised(cell: Any) -> Any:
 def read_scores(name: str) -> pd.DataFrame:
     """Read a table that `score`, `filter`, `select` or `dedup` wrote; what a .parquet remembers is in its `attrs`.
 
+    A folder stands for the tables of all shards in it, see `score --shard`; percentiles are those of the whole then.
+
     Raises:
-        UserError: it is absent, cannot be read, or lacks a column.
+        UserError: it is absent, cannot be read, or lacks a column; or shards are missing or are no parts of one set.
     """
     file = Path(os.path.expanduser(name))
+    if file.is_dir():
+        return _read_shards(name, file)
     if not file.is_file():
         raise UserError(f"{name}: no such file; `vissl-zoo score` makes it")
     try:
@@ -174,10 +178,38 @@ def read_scores(name: str) -> pd.DataFrame:
     return table
 
 
+def _read_shards(name: str, folder: Path) -> pd.DataFrame:
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise UserError(f"{name} is a folder without the tables of `vissl-zoo score --shard`")
+    tables = [read_scores(os.fspath(file)) for file in files]
+    shards = [tuple(table.attrs.get("shard", ())) for table in tables]
+    for file, shard in zip(files, shards, strict=True):
+        if len(shard) != 2 or shard[1] != shards[0][1]:
+            raise UserError(
+                f"{file} is no shard of those beside it; `vissl-zoo score --shard` makes such tables"
+            )
+    if missing := sorted(set(range(1, shards[0][1] + 1)) - {number for number, _ in shards}):
+        raise UserError(f"{name} lacks the shards {', '.join(map(str, missing[:8]))} of {shards[0][1]}")
+    order = sorted(range(len(files)), key=shards.__getitem__)
+    files, tables = [files[i] for i in order], [tables[i] for i in order]
+    whole = pd.concat(tables, ignore_index=True)
+    if (twice := whole["path"].duplicated().to_numpy()).any():
+        raise UserError(f"{name}: {whole['path'].to_numpy()[twice][0]} is in two shards")
+    if whole["model_hash"].nunique() > 1:
+        raise UserError(f"{name}: its shards were scored by different models")
+    whole["percentile"] = percentile(ordering(whole))
+    names = [file.stem for file in files]
+    whole.attrs = {"folder": tables[0].attrs["folder"], "images": len(whole), "shards": names}
+    return whole
+
+
 def read_embeddings(
     name: str | None, table: pd.DataFrame, command: str, flag: str = "--embeddings"
 ) -> np.ndarray:
     """The embeddings (N, F) float32 that belong to the N images of `table`, NaN where one failed.
+
+    A folder stands for those of the shards that `table` was read from: each has the name of its table.
 
     Raises:
         UserError: none are given, they cannot be read, or they are not of these images.
@@ -185,10 +217,17 @@ def read_embeddings(
     if name is None:
         raise UserError(f"{command} needs {flag} E.npy, which `vissl-zoo score --embeddings E.npy` makes")
     try:
-        embeddings = np.load(os.path.expanduser(name), mmap_mode="r", allow_pickle=False)
+        file, shards = Path(os.path.expanduser(name)), table.attrs.get("shards")
+        if shards and file.is_dir():
+            parts = [np.load(file / f"{shard}.npy", mmap_mode="r", allow_pickle=False) for shard in shards]
+            embeddings = np.concatenate(parts)
+        else:
+            embeddings = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{flag} {name} cannot be read: {reason}") from error
+        raise UserError(
+            f"{flag} {getattr(error, 'filename', None) or name} cannot be read: {reason}"
+        ) from error
     if not isinstance(embeddings, np.ndarray):
         raise UserError(f"{flag} {name}: an .npz, not the one array of an .npy")
     if embeddings.ndim != 2 or not embeddings.shape[1] or embeddings.dtype.kind != "f":

@@ -182,6 +182,7 @@ def score_inputs(
     exact: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Score every image, write the files that are asked for, and say on stderr what was taken over and how it goes.
 
@@ -196,6 +197,7 @@ def score_inputs(
         embeddings: return the embeddings even if they are not written.
         views: of each image, as the reference was fitted with.
         exact, batch_size, workers: as for `score`.
+        shard: its number and how many there are, which the table remembers; the inputs are already its own.
 
     Returns:
         The scores of the N images and their embeddings (N, F) float32, NaN where one failed; None if not asked for.
@@ -236,6 +238,8 @@ def score_inputs(
     features = np.stack([row.embedding for row in ordered if row.embedding is not None]) if wanted else None
     stamps = np.array([row.stamp for row in ordered], dtype="<i8").tobytes()
     memory = {**table.attrs, "settings": identity, "stamps": base64.b64encode(stamps).decode()}
+    if shard is not None:
+        memory["shard"] = shard
     if embeddings_output is not None and features is not None:
         write_whole(embeddings_output, lambda path: np.save(path, features, allow_pickle=False))
         memory["embeddings"] = [os.path.abspath(embeddings_output), *_stamp(embeddings_output)]
