@@ -24,7 +24,7 @@ from vissl_zoo.models.zoo import BACKBONES
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
-DEMO, EVIDENCE = DOCS / "demo.json", DOCS / "kappa_evidence.json"
+DEMO, EVIDENCE, CLAIM = (DOCS / f"{name}.json" for name in ("demo", "kappa_evidence", "the_claim"))
 PAIRS = {  # of experiments/kappa.py
     "demo-shapes": "demo, shapes",
     "vi_simsiam-cifar10": "VI-SimSiam, CIFAR-10",
@@ -201,6 +201,67 @@ def kappa_ambiguity() -> str:
     return _table(("uncertainty by", "Spearman"), rows, "lr")
 
 
+def claim() -> str:
+    """One row for each arm of experiments/claim.py, the means over its seeds."""
+    rows = []
+    for arm, runs in _arms().items():
+        means = [_mean(run[key] for run in runs) for key in ("knn", "linear")]
+        areas = [
+            _mean(run[key][kind] for run in runs)
+            for key in ("auroc", "auroc_fitted", "auroc_norm")
+            for kind in ("knn", "linear")
+        ]
+        tops = (f"{100 * top:.1f} %" for top in means if top is not None)
+        rows.append(
+            (arm, str(len(runs)), *tops, *map(_three, areas), _three(_mean(run["r_auroc"] for run in runs)))
+        )
+    scores = ("AUROC of κ: kNN", "linear", "fitted κ: kNN", "linear", "norm: kNN", "linear")
+    head = ("arm", "seeds", "kNN", "linear", *scores, "R-AUROC")
+    return _table(head, rows, "l" + "r" * 10)
+
+
+def claim_kappa() -> str:
+    """What κ is like in each arm: accuracy by fifths, spread, and the cosine of pairs of views."""
+    rows = []
+    for arm, runs in _arms().items():
+        fifths = zip(*(run["accuracy_by_fifth_of_kappa"] for run in runs), strict=True)
+        shares = ", ".join(f"{100 * sum(fifth) / len(fifth):.0f}" for fifth in fifths)
+        cosine = next((run["pair_cosine"] for run in runs if run["pair_cosine"]), {})
+        quartiles = ", ".join(_three(cosine.get(q)) for q in ("lower_quartile", "median", "upper_quartile"))
+        rows.append((arm, shares, _three(_mean(run["std_log_kappa"] for run in runs)), quartiles))
+    head = (
+        "arm",
+        "kNN top-1 (%) by fifths of κ, least first",
+        "std of log κ",
+        "cosine of μ and z: quartiles",
+    )
+    return _table(head, rows, "lrrr")
+
+
+def claim_seeds() -> str:
+    """kNN top-1 of every seed, and its difference from SimSiam's of that seed."""
+    arms = _arms()
+    rows = []
+    for arm, runs in arms.items():
+        both = [
+            (100 * run["knn"], 100 * plain["knn"]) for run, plain in zip(runs, arms["simsiam"], strict=False)
+        ]
+        rows.append((arm, *(f"{own:.2f} ({own - plain:+.2f})" for own, plain in both)))
+    most = max(len(row) for row in rows)
+    head = ("arm", *(f"seed {seed}" for seed in range(most - 1)))
+    return _table(
+        head, [(*row, *("–" for _ in range(most - len(row)))) for row in rows], "l" + "r" * (most - 1)
+    )
+
+
+def _arms() -> dict[str, list[dict[str, Any]]]:
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for name, run in sorted(json.loads(CLAIM.read_text(encoding="utf-8")).items()):
+        arms.setdefault(name.rsplit("-", 1)[0], []).append(run)
+    first = ("simsiam", "simsiam_660", "detached")
+    return {arm: arms[arm] for arm in (*first, *(arm for arm in arms if arm not in first))}
+
+
 def _evidence(by: str) -> str:
     found = json.loads(EVIDENCE.read_text(encoding="utf-8"))
     pairs = [name for name in PAIRS if name in found and by in next(iter(found[name].values()))]
@@ -224,6 +285,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 BLOCKS = {
+    "claim": claim,
+    "claim kappa": claim_kappa,
+    "claim seeds": claim_seeds,
     "kappa scores": kappa_scores,
     "kappa scores linear": kappa_scores_linear,
     "kappa differences": kappa_differences,

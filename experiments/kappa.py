@@ -75,7 +75,7 @@ def pairs(demo: str) -> dict[str, Pair]:
     return {
         "demo-shapes": Pair("the demo's network, shapes", zoo(demo), "shapes", 8192, 2048, 32),
         "vi_simsiam-cifar10": Pair(
-            "VI-SimSiam, CIFAR-10", zoo("vi_simsiam_resnet18.cifar10"), "cifar10", 10000, 5000, 32
+            "VI-SimSiam, CIFAR-10", zoo("vi_simsiam_resnet18.cifar10"), "cifar10", 10000, 5000, 64
         ),
         "simclr-cifar10": Pair(
             "SimCLR, CIFAR-10", zoo("simclr_resnet18.cifar10"), "cifar10", 10000, 5000, 32

@@ -14,7 +14,7 @@ from vissl_zoo.training.log import collapse_signals
 
 SMALL = "--mixed-precision no --image-size 16 --batch-size 16 --log-every 1 --warmup-epochs 0 --no-report"
 NO_AUGMENTATION = "--views.scale 1 1 --views.flip 0 --views.jitter 0 --views.grayscale 0"
-DINO = "dino_resnet18_cifar10 --model dino --backbone test_resnet --method.prototypes 256"
+DINO = "dino_resnet18_cifar10 --method.teacher shared --model dino --backbone test_resnet --method.prototypes 256"
 WARMED_UP = "--warmup-epochs 4 --batch-size 32 --log-every 5"
 
 ON_PURPOSE = {
