@@ -10,6 +10,7 @@ is in it; the figures of the demo come from docs/demo.json, which docs/figures.p
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -24,7 +25,9 @@ from vissl_zoo.models.zoo import BACKBONES
 
 DOCS = Path(__file__).parent
 PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
-DEMO, EVIDENCE, CLAIM = (DOCS / f"{name}.json" for name in ("demo", "kappa_evidence", "the_claim"))
+DEMO, EVIDENCE, CLAIM, REPRODUCTION = (
+    DOCS / f"{name}.json" for name in ("demo", "kappa_evidence", "the_claim", "reproduction")
+)
 PAIRS = {  # of experiments/kappa.py
     "demo-shapes": "demo, shapes",
     "vi_simsiam-cifar10": "VI-SimSiam, CIFAR-10",
@@ -36,6 +39,11 @@ PAIRS = {  # of experiments/kappa.py
     "photos": "Lite0, 700 photos",
 }
 CHOSEN_ON = ("demo-shapes", "lite0-tiny32")
+OURS = {  # of experiments/reproduction.py
+    "vi_simsiam_resnet18.cifar10": "VI-SimSiam",
+    "vi_simsiam_resnet18.cifar10_paper": "its paper variant",
+    "dino_resnet18.cifar10": "DINO",
+}
 EVIDENCE_SCORES = {
     "norm": "embedding norm",
     "centred norm": "centred norm",
@@ -254,6 +262,58 @@ def claim_seeds() -> str:
     )
 
 
+def reproduction(*paths: str) -> str:
+    """One row for each figure of a table of the paper: ours, and the paper's as the protocols know them."""
+    found = json.loads(REPRODUCTION.read_text(encoding="utf-8"))
+    paper = {key: said for protocol in PROTOCOLS.values() for key, said in protocol.PAPER.items()}
+    rows = []
+    for path in paths:
+        values = [_found(found.get(name, {}), path) for name in OURS]
+        shown = ("–" if v is None else f"{v:.0f}" if v >= 10 else f"{v:.3f}" for v in values)
+        said = next((paper[key] for key in (path, f"{path}.value") if key in paper), "–")
+        rows.append((f"`{path}`", *shown, said))
+    return _table(("figure", *OURS.values(), "the paper"), rows, "lrrrl")
+
+
+def _found(metrics: dict[str, Any], path: str) -> float | None:
+    """A figure by its dotted name; None where it was not measured."""
+    found: Any = metrics
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found.get("value") if isinstance(found, dict) else found
+
+
+def reproduced_correlation() -> str:
+    """Fig. 6: how VI-SimSiam's κ goes with DINO's entropy."""
+    found = json.loads(REPRODUCTION.read_text(encoding="utf-8"))["compare"]
+    ours = ", ".join(f"{name.title()} {found[name]['value']:+.3f}" for name in ("pearson", "spearman"))
+    return f"Ours: {ours}, over {found['images']:,} images. The paper: {found['paper']['pearson']}."
+
+
+_CHOICES = ("highest_kappa", "one_crop", "mean_embedding", "kappa_weighted")
+_AUGMENTATIONS = ("normal", "blur", "color_jitter", "grayscale", "random_crop")
+REPRODUCED = {
+    "reproduced linear": ("linear.top1", "knn.top1"),
+    "reproduced augmentation": tuple(f"augmentation.{a}.{m}" for a in _AUGMENTATIONS for m in ("mean", "std")),
+    "reproduced correctness": (
+        *(f"uncertainty.linear.kappa_{kind}.{m}" for kind in ("correct", "wrong") for m in ("mean", "std")),
+        *(f"uncertainty.{by}.auroc.kappa" for by in ("knn", "linear")),
+        *(f"uncertainty.{by}.auroc.negative_entropy" for by in ("knn", "linear")),
+    ),
+    "reproduced test time": (
+        "test_time.linear.clean",
+        *(f"test_time.linear.{choice}.mean" for choice in _CHOICES),
+        "test_time.linear.highest_kappa.std",
+        "test_time.kappa.clean",
+        "test_time.kappa.highest_kappa.mean",
+    ),
+    "reproduced transfer": ("transfer.dtd10.top1", "transfer.tiny32.top1"),
+    "reproduced labels": tuple(
+        f"semi_supervised.percent_{share}.{what}" for share in (1, 10) for what in ("top1", "scratch_top1")
+    ),
+}  # fmt: skip
+
+
 def _arms() -> dict[str, list[dict[str, Any]]]:
     arms: dict[str, list[dict[str, Any]]] = {}
     for name, run in sorted(json.loads(CLAIM.read_text(encoding="utf-8")).items()):
@@ -285,6 +345,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 BLOCKS = {
+    **{name: functools.partial(reproduction, *paths) for name, paths in REPRODUCED.items()},
+    "reproduced correlation": reproduced_correlation,
     "claim": claim,
     "claim kappa": claim_kappa,
     "claim seeds": claim_seeds,
