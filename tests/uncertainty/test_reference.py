@@ -24,10 +24,9 @@ def test_an_image_is_answered_alone_as_in_company(kinds):
     kappa = np.linspace(1, 50, 300, dtype=np.float32)
     reference = Reference.fit(y[:, :1], kappa, 24)
     whole = reference.uncertainty(y[:, :1], kappa)
-    place = reference.certainty.diff().max().item()  # a rounding of the similarity may move it by one
     for n in (0, 17, 299):
         alone = reference.uncertainty(y[n : n + 1, :1], kappa[n : n + 1])[0]
-        assert alone == pytest.approx(whole[n], abs=place)
+        assert alone == pytest.approx(whole[n], abs=2e-2)  # a rounding may move it by a place of the 300
 
 
 def test_equal_images_are_equally_certain(kinds):
