@@ -9,9 +9,12 @@ from safetensors.torch import load_file
 
 from vissl_zoo.methods import METHODS
 
-TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
+TOLERANCES = {
+    "float64": 1e-12,
+    "float32": 1e-4,
+}  # float32: 1e-5 was measured, and processors round differently
 COMMON = """--backbone test_resnet --image-size 16 --batch-size 64 --max-steps 20 --log-every 10 --lr 0.005
-    --lr-batch-size 64 --warmup-epochs 0 --mixed-precision no --no-fit --no-report"""
+    --lr-batch-size 64 --warmup-epochs 0 --mixed-precision no --threads 1 --no-fit --no-report"""
 SPHERE = "--method.latent-dim 48 --method.hidden 64"
 DINO = "dino_resnet18_cifar10 --model dino --method.prototypes 64 --method.bottleneck-dim 16 --method.teacher"
 VI = f"demo {SPHERE} --method.variant"
@@ -53,9 +56,11 @@ def runs(train_main, torchrun, shapes_folder, root, tmp_path_factory):
     todo = two / "commands.json"
     todo.write_text(json.dumps(list(commands(shapes_folder, two).values())))
     torchrun(root / "tests" / "distributed_driver.py", todo)
+    threads = torch.get_num_threads()
     for key, command in commands(shapes_folder, one).items():
         if key[0] not in CONTROLS:
             assert train_main(*command).code == 0
+    torch.set_num_threads(threads)
     alone = {"local batch norm": "simsiam", "local negatives": "simclr"}
     return {
         (name, dtype): (one / f"{alone.get(name, name)} {dtype}", two / f"{name} {dtype}")
