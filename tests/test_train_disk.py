@@ -4,11 +4,15 @@ RLIMIT_FSIZE stands for the full disk: a file larger than that fails with an OSE
 """
 
 import importlib
+import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 
+import datasets
 import pytest
 
 from vissl_zoo.training.checkpoint import newest_checkpoint
@@ -122,3 +126,62 @@ def test_a_small_disk_and_a_read_only_one(ends, tmp_path, options, said):
         assert (kept is None) == (options == "ro")
     finally:
         subprocess.run(["umount", "-l", tmp_path / "run"], check=False)
+
+
+@pytest.fixture
+def both(small, root, tmp_path):
+    """both(*flags) -> the last line of each of two processes, which must have ended with exit code 2.
+
+    No launcher watches over them: one that waited for the other would wait until the time is up.
+    """
+
+    def both(*flags, room=resource.RLIM_INFINITY):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+        }
+        common |= {"HF_DATASETS_CACHE": str(datasets.config.HF_DATASETS_CACHE), "ACCELERATE_USE_CPU": "true"}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, root / "train.py", *small, *flags, "--output-dir", tmp_path / "run"],
+                env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank},
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY)),
+            )
+            for rank in ("0", "1")
+        ]
+        try:
+            said = [process.communicate(timeout=120)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [2, 2], said
+        first, second = (text.splitlines()[-1] for text in said)
+        assert "Traceback" not in "".join(said)
+        assert first.replace("train.py", "train.py (process 1)", 1) == second
+        return first
+
+    return both
+
+
+def test_both_processes_end_where_the_first_cannot_write_the_recipe(both, tmp_path):
+    (tmp_path / "run" / "recipe.json").mkdir(parents=True)
+    assert "recipe.json cannot be written: Is a directory" in both("--overwrite", "--no-report")
+
+
+def test_both_processes_end_where_the_first_cannot_save(both, demo_run):
+    """The data are in the cache already, since a process with so little room could not put them there."""
+    said = both("--max-steps", "4", "--save-every", "1", room=60_000)
+    assert said.startswith("train.py: the checkpoint of step 1 cannot be written: ")
+
+
+def test_both_processes_end_where_the_first_finds_no_images(both, tmp_path):
+    (tmp_path / "empty").mkdir()
+    said = both("--data.path", tmp_path / "empty")
+    assert said.startswith(f"train.py: {tmp_path / 'empty'}")

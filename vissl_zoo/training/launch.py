@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -81,6 +84,30 @@ def start_tracker(recipe: Recipe, accelerator: Accelerator) -> None:
         accelerator.init_trackers("vissl_zoo")
     except Exception as error:  # whatever a foreign tracker comes up with: not logged in, no network, …
         raise UserError(f"--tracker {recipe.tracker}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def ending_together(accelerator: Accelerator, group: Any = None) -> Iterator[None]:
+    """What the first process alone does inside, and cannot, ends all: the others would wait for it in vain.
+
+    Args:
+        accelerator: whose processes they are; all must come here.
+        group: torch's group that they speak through, by default accelerate's own.
+
+    Raises:
+        UserError: on all processes, with what the first one met.
+    """
+    said: list[Any] = [None]
+    try:
+        yield
+    except UserError as error:
+        said = [str(error)]
+    except OSError as error:
+        said = [f"{error.filename}: {error.strerror}" if error.filename else str(error)]
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast_object_list(said, group=group)
+    if said[0] is not None:
+        raise UserError(said[0])
 
 
 def _stored_precision(recipe: Recipe) -> str | None:

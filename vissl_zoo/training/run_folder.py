@@ -27,7 +27,7 @@ from vissl_zoo.training.checkpoint import load_checkpoint, newest_checkpoint, sa
 from vissl_zoo.training.continuation import check_continuation, surroundings
 from vissl_zoo.training.doctor import Doctor
 from vissl_zoo.training.folder_choice import PARTS, claim_folder
-from vissl_zoo.training.launch import describe_precision, start_tracker
+from vissl_zoo.training.launch import describe_precision, ending_together, start_tracker
 from vissl_zoo.training.log import RunLog, collapse_signals, short_line
 from vissl_zoo.training.schedule import Plan
 from vissl_zoo.training.stop_signals import StopSignals
@@ -92,8 +92,6 @@ class Run:
         Apart from the constructor: a mistake elsewhere in the command must be found before an earlier run is removed.
         """
         self.plan, self._doctor = plan, Doctor(plan.steps, method.dim)
-        if self.accelerator.is_main_process and not self._resumes:
-            self._clear()
         if self._checkpoint is not None:
             for path, wrong in self._faults.items():
                 self.accelerator.print(f"{path} is skipped and set aside: {wrong}")
@@ -105,13 +103,9 @@ class Run:
             self.accelerator.print(f"resuming {self.folder} at step {self.step}")
             for line in self._inexact:
                 self.accelerator.print(f"not as the run began: {line}")
-        if self.accelerator.is_main_process:
-            set_aside(self._faults)
-            if self._inexact:
-                self._describe()
-            self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
-            for earlier in self.history():
-                self._doctor.examine(earlier)
+        with ending_together(self.accelerator, self._hosts):
+            if self.accelerator.is_main_process:
+                self._open_log()
         self.accelerator.print(describe_precision(self.recipe, self.accelerator))
         self._logged_at = self._saved_at = time.monotonic()
 
@@ -182,26 +176,13 @@ class Run:
             raise UserError(
                 f"{name} is no longer finite at step {self.step}: try a smaller --lr or --mixed-precision no"
             )
-        with self._ending_together():
+        with ending_together(self.accelerator, self._hosts):
             if self.accelerator.is_main_process:
                 scaler = self.accelerator.scaler  # of the loss, in float16
                 extra = {"seconds": self.seconds, "scaler": scaler.state_dict() if scaler else None}
                 self._log.force_to_disk()
                 keep = self.recipe.keep_checkpoints
                 save_checkpoint(self.folder / "checkpoints", self.step, method, optimizer, extra, keep)
-
-    @contextlib.contextmanager
-    def _ending_together(self) -> Iterator[None]:
-        """What the first process cannot write inside ends all: the others would wait for it in vain."""
-        said: list[Any] = [None]
-        try:
-            yield
-        except UserError as error:
-            said = [str(error)]
-        if self.accelerator.num_processes > 1:
-            torch.distributed.broadcast_object_list(said, group=self._hosts)
-        if said[0] is not None:
-            raise UserError(said[0])
 
     @torch.no_grad()
     def log(self, method: Method, objective: Objective, lr: float) -> dict[str, Any]:
@@ -244,7 +225,7 @@ class Run:
                 line["diagnoses"] = found
             for sentence in found:
                 tqdm.write(f"step {self.step}: {sentence}", file=sys.stderr)
-        with self._ending_together():
+        with ending_together(self.accelerator, self._hosts):
             if self.accelerator.is_main_process:
                 self._log.write(line)
         return line
@@ -259,15 +240,11 @@ class Run:
 
     def _claim_folder(self) -> tuple[Path, bool]:
         """The folder, which the first process chooses for all, and whether the run in it goes on."""
-        claimed: list[Any] = [None, False, None]
-        if self.accelerator.is_main_process:
-            try:
-                claimed[:2] = claim_folder(self.recipe)
-            except UserError as error:
-                claimed[2] = str(error)
-        folder, resumes, refusal = broadcast_object_list(claimed)
-        if refusal is not None:
-            raise UserError(refusal)
+        claimed: list[Any] = [None, False]
+        with ending_together(self.accelerator):
+            if self.accelerator.is_main_process:
+                claimed = list(claim_folder(self.recipe))
+        folder, resumes = broadcast_object_list(claimed)
         return folder, resumes
 
     def _find_checkpoint(self) -> Path | None:
@@ -277,8 +254,9 @@ class Run:
         if not self._resumes:
             return None
         found: list[Any] = [None, {}]
-        if self.accelerator.is_main_process:  # reads all of it
-            found = list(newest_checkpoint(self.folder / "checkpoints"))
+        with ending_together(self.accelerator):
+            if self.accelerator.is_main_process:  # reads all of it
+                found = list(newest_checkpoint(self.folder / "checkpoints"))
         checkpoint, self._faults = broadcast_object_list(found)
         if checkpoint is None:
             said = "; ".join(f"{path.name}: {wrong}" for path, wrong in self._faults.items())
@@ -301,8 +279,19 @@ class Run:
             ]
         return checkpoint
 
+    def _open_log(self) -> None:
+        """Make the folder ready and open metrics.jsonl, from which the doctor reads the steps before."""
+        if not self._resumes:
+            self._clear()
+        if self._inexact or not self._resumes:
+            write_text(self.folder / "recipe.json", json.dumps(self._described, indent=1) + "\n")
+        set_aside(self._faults)
+        self._log = RunLog(self.folder / "metrics.jsonl", from_step=self.step)
+        for earlier in self.history():
+            self._doctor.examine(earlier)
+
     def _clear(self) -> None:
-        """Remove what an earlier run left and write recipe.json."""
+        """Remove what an earlier run left."""
         if (self.folder / "recipe.json").exists():
             self.accelerator.print(f"starting {self.folder} over")
         for name in PARTS[1:]:
@@ -311,7 +300,3 @@ class Run:
                 shutil.rmtree(part)
             else:
                 part.unlink(missing_ok=True)
-        self._describe()
-
-    def _describe(self) -> None:
-        write_text(self.folder / "recipe.json", json.dumps(self._described, indent=1) + "\n")

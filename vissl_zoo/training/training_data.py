@@ -12,6 +12,7 @@ from torch import Tensor
 from vissl_zoo.data import Batch, ImageStore, ImageStream, ImageTable, open_images, open_store, open_stream
 from vissl_zoo.evaluation import open_measured
 from vissl_zoo.recipes import Recipe
+from vissl_zoo.training.launch import ending_together
 from vissl_zoo.training.run_folder import Run
 from vissl_zoo.training.schedule import Plan, index_batches
 from vissl_zoo.views import ViewPipeline
@@ -27,10 +28,18 @@ def open_table(recipe: Recipe, accelerator: Accelerator) -> ImageTable | None:
         Plan.of(recipe, None, accelerator)
         return None
     columns = {"image_column": data.image_column, "label_column": data.label_column}
-    with accelerator.main_process_first():  # it fills the cache that the others read
+
+    def opened() -> ImageTable:
         table = open_images(data.path, split=data.split, **columns)
         if recipe.report:
             open_measured(table, data.eval_split, **columns)
+        return table
+
+    with ending_together(accelerator):
+        if accelerator.is_main_process:  # it fills the cache that the others read
+            table = opened()
+    if not accelerator.is_main_process:
+        table = opened()
     Plan.of(recipe, len(table), accelerator)
     return table
 
