@@ -37,9 +37,8 @@ def take_lock(file: Path, what: str) -> None:
     if fcntl is None:
         return
     while True:
-        descriptor = os.open(
-            file, os.O_RDWR | os.O_CREAT, 0o666
-        )  # Python's are not inherited by other programs
+        # Not through a link, which may lead anywhere. Python's descriptors are not inherited by other programs.
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

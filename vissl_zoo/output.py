@@ -56,6 +56,7 @@ def write_whole(file: str | os.PathLike, write: Callable[[Path], object]) -> Non
     file = Path(file)
     unfinished = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
     try:
+        unfinished.unlink(missing_ok=True)  # a link would be written through
         write(unfinished)
         os.replace(unfinished, file)
     except OSError as error:

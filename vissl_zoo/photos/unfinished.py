@@ -64,6 +64,8 @@ class Unfinished:
         """
         self.file = output.with_name(f"{output.name}.partial")
         with self._one_line():
+            if self.file.is_symlink():  # sqlite would write where it leads
+                raise ValueError("it is a link")
             self._database = sqlite3.connect(self.file, timeout=0, isolation_level=None)
             execute = self._database.execute
             execute("BEGIN IMMEDIATE")  # from now on it is locked: one transaction follows the other
