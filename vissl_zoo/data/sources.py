@@ -115,8 +115,11 @@ def _encoded(value: Any, root: Path | None) -> bytes | Path:
         inner, chained, archive = path.rpartition("::")
         if chained and "://" not in archive:
             path = f"{inner}::{(root or Path()) / archive}"
-        with fsspec.open(path, "rb") as file:
-            return cast(IO[bytes], file).read()
+        try:
+            with fsspec.open(path, "rb") as file:
+                return cast(IO[bytes], file).read()
+        except FileNotFoundError as error:  # some file systems say the path alone
+            raise ValueError("no such file") from error
     return as_path(os.path.join(root or "", path))
 
 
