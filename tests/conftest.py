@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+# Workers side by side with two threads each are ten times slower than with one. Both are read when torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "3000"}
+
+# isort: split
 import datasets
 import numpy as np
 import pytest
