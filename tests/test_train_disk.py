@@ -128,6 +128,31 @@ def test_a_small_disk_and_a_read_only_one(ends, tmp_path, options, said):
         subprocess.run(["umount", "-l", tmp_path / "run"], check=False)
 
 
+def test_no_shared_memory_is_needed(root, small, tmp_path):
+    """Images are decoded in threads, so that a container's small /dev/shm, where others die, is enough."""
+    train = [
+        sys.executable,
+        str(root / "train.py"),
+        *small,
+        "--max-steps",
+        "2",
+        "--no-report",
+        "--data.streaming",
+    ]
+    train += ["--data.workers", "2", "--output-dir", str(tmp_path / "run")]
+    tiny = 'mount -t tmpfs -o size=4k tmpfs /dev/shm || exit 99; exec "$@"'
+    try:
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", tiny, "sh", *train], capture_output=True, text=True
+        )
+    except OSError:
+        pytest.skip("unshare is not there")
+    if done.returncode == 99 or "unshare:" in done.stderr:
+        pytest.skip("mount needs root")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "export").is_dir()
+
+
 @pytest.fixture
 def both(small, root, tmp_path):
     """both(*flags) -> the last line of each of two processes, which must have ended with exit code 2.
