@@ -127,9 +127,8 @@ def open_rows(
     source: Source, split: str, image_column: str | None
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The undecoded image column of a split, alone and as Arrow tables, streamed where the source can be."""
-    rows: Any = (source.stream or source.load)(split)
-    known = rows
     try:
+        known = rows = cast(Any, (source.stream or source.load)(split))
         if rows.features is None:  # some streams know their columns only when a row has been read
             known = datasets.Dataset.from_list(list(rows.take(1)))
         empty = not known.features
