@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from vissl_zoo.photos import duplicates
+from vissl_zoo.photos import cosine_index, duplicates
 from vissl_zoo.photos.duplicates import find_duplicates, random_cosines
 
 
@@ -24,6 +24,7 @@ def slowly(embeddings, order, threshold):
 def test_the_rule(block, chunk, threshold, monkeypatch):
     monkeypatch.setattr(duplicates, "_BLOCK", block)
     monkeypatch.setattr(duplicates, "_CHUNK", chunk)
+    monkeypatch.setattr(cosine_index, "_CHUNK", chunk)
     rng = np.random.default_rng(0)
     base = rng.normal(size=(40, 6))
     embeddings = (base[rng.integers(40, size=150)] + rng.normal(0, 0.25, (150, 6))) * rng.uniform(

@@ -10,7 +10,8 @@ import pandas as pd
 from vissl_zoo.cli import Fraction, ScoresFile, parse_flags
 from vissl_zoo.errors import UserError
 from vissl_zoo.output import output_file
-from vissl_zoo.photos.duplicates import Groups, find_duplicates, nearest_in, random_cosines
+from vissl_zoo.photos.cosine_index import PROBES, use_index
+from vissl_zoo.photos.duplicates import Groups, group_many, nearest_in, random_cosines
 from vissl_zoo.photos.score_table import (
     LISTS,
     candidates,
@@ -59,13 +60,15 @@ def main(arguments: list[str]) -> None:
     embeddings = read_embeddings(options.embeddings, table, "dedup")
     places = largest_first(table, candidates(table, options.scores))
     print_copies(table.iloc[places])
-    groups = find_duplicates(embeddings, places, options.threshold, centre=options.centre)
+    groups, found_by = group_many(embeddings, places, options.threshold, centre=options.centre)
     count = groups.group.max(initial=-1) + 1
     repeats = int((groups.group >= 0).sum() - count)
     print(
         f"{len(places):,} images: {count:,} groups of near-duplicates, {repeats:,} images repeat another, "
         f"{int(groups.kept.sum()):,} are left"
     )
+    if found_by:
+        print(found_by)
     if len(places) > 1:
         cosines = random_cosines(embeddings[places], centre=options.centre)
         median, high = np.quantile(cosines, [0.5, 0.99])
@@ -124,7 +127,8 @@ def find_leaks(
     if theirs.shape[1] != embeddings.shape[1] or (all(models) and models[0] != models[1]):
         raise UserError(f"{options.reference} was scored with another model than {options.scores}")
     known = candidates(other, options.reference)
-    row, cosine = nearest_in(embeddings[places], theirs[known], centre=options.centre)
+    probes = PROBES[0] if use_index(len(known)) else 0
+    row, cosine = nearest_in(embeddings[places], theirs[known], centre=options.centre, probes=probes)
     named = table["content_hash"].iloc[places].map(first_of_each(other)).to_numpy()
     same = pd.notna(named)
     found = same | (cosine >= np.float32(options.threshold - 1e-6))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from vissl_zoo.cli import Count, Fraction, ScoresFile, Seed, parse_flags
 from vissl_zoo.output import output_file
-from vissl_zoo.photos.duplicates import find_duplicates
+from vissl_zoo.photos.duplicates import group_many
 from vissl_zoo.photos.page import GALLERY, Page, duplicate_groups, map_points
 from vissl_zoo.photos.score_table import certain_first, largest_first, read_embeddings, read_scores
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         embeddings = read_embeddings(options.embeddings, table, "report")
         order = largest_first(table, certain_first(table))  # as `dedup` keeps them
         parts = map_points(page, embeddings, options.map, options.seed)
-        groups = find_duplicates(embeddings, order, options.threshold, centre=options.centre)
-        parts |= duplicate_groups(page, groups, options.threshold)
+        groups, found_by = group_many(embeddings, order, options.threshold, centre=options.centre)
+        parts |= duplicate_groups(page, groups, options.threshold, found_by)
     page.write(output, **parts)
     print(f"wrote {output}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vissl_zoo.photos.cosine_index import LEAST_RECALL, PROBES, SAMPLE, build_index, use_index
 from vissl_zoo.photos.selection import unit_length
 
 _BLOCK, _CHUNK = 1024, 8192
@@ -35,8 +36,26 @@ class Groups(NamedTuple):
         return rows[np.lexsort((-self.cosine[rows], ~self.kept[rows]))]
 
 
-def find_duplicates(
+def group_many(
     embeddings: np.ndarray, order: np.ndarray, threshold: float, *, centre: bool = False
+) -> tuple[Groups, str]:
+    """`find_duplicates`, beyond `EXACT_UP_TO` images by an index; also a sentence on what the index finds, else "".
+
+    Arguments are `find_duplicates`'. Where the index misses more than a hundredth in a sample, it looks further.
+    """
+    if not use_index(len(order)):
+        return find_duplicates(embeddings, order, threshold, centre=centre), ""
+    for probes in PROBES:
+        groups = find_duplicates(embeddings, order, threshold, centre=centre, probes=probes)
+        there, found = recall_of(groups, embeddings, order, threshold, centre=centre)
+        if found >= LEAST_RECALL * there:
+            break
+    said = f"An index was asked: of {min(SAMPLE, len(order)):,} images compared with all, {there:,} repeat another"
+    return groups, f"{said}, and it found {found:,} of these."
+
+
+def find_duplicates(
+    embeddings: np.ndarray, order: np.ndarray, threshold: float, *, centre: bool = False, probes: int = 0
 ) -> Groups:
     """Group N images by the cosine of their embeddings, in blocks: the N × N matrix is never held.
 
@@ -45,20 +64,52 @@ def find_duplicates(
         order: (M,) rows, the one to prefer in a group first; the others are not kept, and in no group.
         threshold: the least cosine of a duplicate with the one that is kept, in (0, 1].
         centre: subtract the mean embedding first.
+        probes: cells in which an index looks for the kept one that an image resembles; 0 compares it with all.
     """
     count = len(embeddings)
-    points = _directions(embeddings[order], centre)
+    points = _ordered(embeddings, order, centre)
     keeper = np.full(len(order), -1)  # of the images in order: the place of the kept one it repeats
     best = np.full(len(order), -np.inf, dtype=np.float32)
     # Float32 products of equal vectors miss 1 by some 1e-7.
     limit = np.float32(threshold - 1e-6)
+    kept_ones = build_index(points, probes)
     for start in range(0, len(order), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(order)))
-        leaders = _leaders(points, block[keeper[block] < 0], limit)
-        _assign(points, np.setdiff1d(block, leaders), leaders, keeper, best, limit)
-        for chunk_start in range(block[-1] + 1, len(order), _CHUNK):
-            chunk = np.arange(chunk_start, min(chunk_start + _CHUNK, len(order)))
-            _assign(points, chunk, leaders, keeper, best, limit)
+        nearest, cosine = kept_ones.nearest(points[block])
+        similar = cosine >= limit
+        keeper[block[similar]], best[block[similar]] = nearest[similar], cosine[similar]
+        fresh = _leaders(points, block[~similar], limit)
+        _assign(points, np.setdiff1d(block, fresh), fresh, keeper, best, limit)
+        kept_ones.add(fresh)
+    return _groups(count, order, keeper, best)
+
+
+def recall_of(
+    groups: Groups, embeddings: np.ndarray, order: np.ndarray, threshold: float, *, centre: bool
+) -> tuple[int, int]:
+    """Of a sample of images, how many repeat a kept one before them, as exact comparison says, and how many were found.
+
+    Arguments are `find_duplicates`'.
+    """
+    points = _ordered(embeddings, order, centre)
+    place = np.flatnonzero(groups.kept[order])
+    sample = np.random.default_rng(0).permutation(len(order))[:SAMPLE]
+    repeats = np.zeros(len(sample), dtype=bool)
+    for start in range(0, len(place), _CHUNK):
+        kept = place[start : start + _CHUNK]
+        cosines = points[sample] @ points[kept].T
+        repeats |= ((cosines >= threshold + 1e-6) & (kept < sample[:, None])).any(axis=1)
+    return int(repeats.sum()), int((repeats & ~groups.kept[order[sample]]).sum())
+
+
+def _ordered(embeddings: np.ndarray, order: np.ndarray, centre: bool) -> np.ndarray:
+    """The directions (M, F) of the images in order."""
+    some = embeddings[order]
+    return _directions(some, _mean(some, centre))
+
+
+def _groups(count: int, order: np.ndarray, keeper: np.ndarray, best: np.ndarray) -> Groups:
+    """Groups of N images, from the place (M,) in `order` of the kept one that each repeats, or -1, and their cosine."""
     repeats = np.flatnonzero(keeper >= 0)
     kept, cosine = np.isin(np.arange(count), order), np.full(count, np.nan)
     group = np.full(count, -1)
@@ -104,7 +155,7 @@ def _assign(
 
 
 def nearest_in(
-    embeddings: np.ndarray, reference: np.ndarray, *, centre: bool = False
+    embeddings: np.ndarray, reference: np.ndarray, *, centre: bool = False, probes: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most similar of M other images for each of N: its row and the cosine, (N,) each.
 
@@ -112,18 +163,16 @@ def nearest_in(
         embeddings: (N, F).
         reference: (M, F), M >= 1.
         centre: subtract the mean embedding of the M first.
+        probes: see `find_duplicates`.
     """
-    mean = reference.mean(axis=0) if centre else 0
-    points, others = unit_length(embeddings - mean), unit_length(reference - mean)
-    row, cosine = np.zeros(len(points), dtype=np.int64), np.full(len(points), -np.inf, dtype=np.float32)
+    mean = reference.mean(axis=0) if centre else None
+    points, others = _directions(embeddings, mean), _directions(reference, mean)
+    index = build_index(others, probes)
+    index.add(np.arange(len(others)))
+    row, cosine = np.zeros(len(points), dtype=np.int64), np.zeros(len(points), dtype=np.float32)
     for start in range(0, len(points), _BLOCK):
         own = slice(start, start + _BLOCK)
-        for first in range(0, len(others), _CHUNK):
-            cosines = points[own] @ others[first : first + _CHUNK].T
-            best = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(best)), best]
-            better = value > cosine[own]
-            row[own][better], cosine[own][better] = first + best[better], value[better]
+        row[own], cosine[own] = index.nearest(points[own])
     return row, cosine
 
 
@@ -134,10 +183,13 @@ def random_cosines(
     rng = np.random.default_rng(seed)
     first = rng.integers(len(embeddings), size=pairs)
     second = (first + rng.integers(1, len(embeddings), size=pairs)) % len(embeddings)
-    points = _directions(embeddings, centre)
-    return np.einsum("pf,pf->p", points[first], points[second])
+    mean = _mean(embeddings, centre)
+    return np.einsum("pf,pf->p", _directions(embeddings[first], mean), _directions(embeddings[second], mean))
 
 
-def _directions(embeddings: np.ndarray, centre: bool) -> np.ndarray:
-    mean = embeddings.mean(axis=0) if centre and len(embeddings) else 0
-    return unit_length(embeddings - mean)
+def _mean(embeddings: np.ndarray, centre: bool) -> np.ndarray | None:
+    return embeddings.mean(axis=0) if centre and len(embeddings) else None
+
+
+def _directions(embeddings: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
+    return unit_length(embeddings if mean is None else embeddings - mean)

@@ -184,13 +184,14 @@ def project(embeddings: np.ndarray, how: str = "tsne", seed: int = 0) -> np.ndar
     return np.where(extent > 0, (reduced - low) / np.where(extent > 0, extent, 1), 0.5)
 
 
-def duplicate_groups(page: Page, groups: Groups, threshold: float) -> dict[str, object]:
-    """The section of near-duplicates: `groups` and `groups_about` for the page."""
+def duplicate_groups(page: Page, groups: Groups, threshold: float, found_by: str = "") -> dict[str, object]:
+    """The section of near-duplicates: `groups` and `groups_about`, with how they were found, for the page."""
     count = groups.group.max(initial=-1) + 1
     repeats = int((~groups.kept).sum())
     about = f"{count:,} groups at a cosine of {threshold:g} or more; {repeats:,} images repeat another one."
     if count > GROUPS:
         about += f" The {GROUPS} largest are shown."
+    about += f" {found_by}" if found_by else ""
     found = []
     for number in range(min(GROUPS, count)):
         members = groups.members(number)

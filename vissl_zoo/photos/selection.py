@@ -17,6 +17,7 @@ Order = Literal["typical", "diverse", "uncertain", "certain"]
 MOST_CLUSTERS = 500  # as in TypiClust: more clusters than that are tiny, and k-means is slow
 SMALL_BUDGET = 50  # up to so many clusters k-means looks at all images in every step
 NEIGHBOURS = 20  # as in TypiClust
+_PART = 2**16
 
 
 def choose(
@@ -43,8 +44,12 @@ def choose(
 
 def unit_length(embeddings: np.ndarray) -> np.ndarray:
     """Embeddings (N, F) scaled to length 1, float32; a zero stays zero."""
-    norm = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return (embeddings / np.where(norm > 0, norm, 1)).astype(np.float32)
+    points = np.array(embeddings, dtype=np.float32)
+    for start in range(0, len(points), _PART):  # in place: of a million, a further copy is 2 GB
+        part = points[start : start + _PART]
+        norm = np.linalg.norm(part, axis=1, keepdims=True)
+        part /= np.where(norm > 0, norm, 1)
+    return points
 
 
 def most_diverse(embeddings: np.ndarray, k: int) -> np.ndarray:
