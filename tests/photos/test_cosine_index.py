@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from vissl_zoo.photos import cosine_index, duplicates
+from vissl_zoo.photos import cosine_index, duplicates, selection
 from vissl_zoo.photos.cosine_index import CellIndex, ExactIndex, use_index
 from vissl_zoo.photos.duplicates import find_duplicates, nearest_in, recall_of
-from vissl_zoo.photos.selection import unit_length
+from vissl_zoo.photos.selection import most_typical, typicality, unit_length
 
 pytest.importorskip("faiss", reason="the extra `scale` is not installed")
 COUNT, DIM = 3000, 32
@@ -80,10 +81,11 @@ def test_few_images_are_compared_and_without_the_library_many(monkeypatch, capsy
     assert 'pip install "vissl_zoo[scale]"' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("probes, asked", [((10_000,), 1), ((1, 10_000), 2)])
-def test_many_are_asked_of_an_index_which_looks_further_where_it_misses(points, probes, asked, monkeypatch):
+@pytest.mark.parametrize("least, asked", [(0.99, 1), (1.01, 2)])
+def test_many_are_asked_of_an_index_which_looks_further_where_it_misses(points, least, asked, monkeypatch):
     monkeypatch.setattr(cosine_index, "EXACT_UP_TO", 2000)
-    monkeypatch.setattr(duplicates, "PROBES", probes)
+    monkeypatch.setattr(duplicates, "PROBES", (10_000, 10_000))
+    monkeypatch.setattr(duplicates, "LEAST_RECALL", least)
     made = []
     monkeypatch.setattr(
         duplicates, "build_index", lambda *how: made.append(how) or cosine_index.build_index(*how)
@@ -95,3 +97,15 @@ def test_many_are_asked_of_an_index_which_looks_further_where_it_misses(points, 
     assert len(made) - 1 == asked
     assert said.startswith("An index was asked: of 2,000 images compared with all, ")
     assert duplicates.group_many(points, order[:2000], 0.9)[1] == ""
+
+
+def test_the_most_typical_by_an_index_are_those_by_comparison(points, monkeypatch):
+    exact = most_typical(points, 30)
+    told = typicality(points)
+    by_index = typicality(points, indexed=True)
+    assert spearmanr(told, by_index).statistic > 0.95
+    monkeypatch.setattr(cosine_index, "EXACT_UP_TO", 2000)
+    monkeypatch.setattr(selection, "COMPARED", 100)
+    monkeypatch.setattr(selection, "PROBES", (10_000,))
+    found = most_typical(points, 30)
+    assert len(np.intersect1d(exact, found)) > 25

@@ -93,6 +93,10 @@ class CellIndex:
         cosine = np.einsum("bf,bf->b", queries, self._points[row])
         return row, np.where(row >= 0, cosine, -np.inf).astype(np.float32)
 
+    def cosines(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """Cosines (B, k) with the k nearest that were found, the nearest first, in half precision; -1 for none."""
+        return self._index.search(queries, k)[0].clip(-1, 1)
+
 
 def build_index(points: np.ndarray, probes: int) -> ExactIndex | CellIndex:
     """An index, empty yet, of points (N, F) of length 1: exact without probes."""

@@ -12,11 +12,14 @@ from typing import Literal
 
 import numpy as np
 
+from vissl_zoo.photos.cosine_index import PROBES, CellIndex, use_index
+
 Order = Literal["typical", "diverse", "uncertain", "certain"]
 
 MOST_CLUSTERS = 500  # as in TypiClust: more clusters than that are tiny, and k-means is slow
 SMALL_BUDGET = 50  # up to so many clusters k-means looks at all images in every step
 NEIGHBOURS = 20  # as in TypiClust
+COMPARED = 5_000  # images of a cluster, of many images; in a larger one an index finds the neighbours
 _PART = 2**16
 
 
@@ -95,23 +98,32 @@ def most_typical(embeddings: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     points = unit_length(embeddings)
     labels = _clusters(points, min(k, MOST_CLUSTERS), seed)
     names, sizes = np.unique(labels, return_counts=True)
-    ranked = []
+    ranked, indexed = [], use_index(len(points))
     for name in names[np.argsort(-sizes, kind="stable")]:
         members = np.flatnonzero(labels == name)
-        ranked.append(members[np.argsort(-typicality(points[members]), kind="stable")])
+        told = typicality(points[members], indexed=indexed and len(members) > COMPARED)
+        ranked.append(members[np.argsort(-told, kind="stable")])
     turns = range(max(map(len, ranked)))
     in_turn = [members[turn] for turn in turns for members in ranked if turn < len(members)]
     return np.array(in_turn[:k])
 
 
-def typicality(points: np.ndarray) -> np.ndarray:
-    """The inverse of each point's mean distance to its `NEIGHBOURS` nearest others: (n, F) -> (n,)."""
-    from sklearn.neighbors import NearestNeighbors
+def typicality(points: np.ndarray, *, indexed: bool = False) -> np.ndarray:
+    """The inverse of each point's mean distance to its `NEIGHBOURS` nearest others: (n, F) of length 1 -> (n,).
 
+    With `indexed` the nearest are those that an index finds.
+    """
     neighbours = min(NEIGHBOURS, len(points) - 1)
     if neighbours == 0:
         return np.ones(1)
-    distances, _ = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(points).kneighbors()
+    if indexed:
+        index = CellIndex(points, PROBES[0])
+        index.add(np.arange(len(points)))
+        distances = np.sqrt(np.maximum(2 - 2 * index.cosines(points, neighbours + 1)[:, 1:], 0))
+    else:
+        from sklearn.neighbors import NearestNeighbors
+
+        distances, _ = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(points).kneighbors()
     return 1 / (distances.mean(axis=1) + 1e-5)
 
 
