@@ -17,7 +17,7 @@ PROBES = (8, 32, 128)  # cells that are looked into: first, and where too little
 LEAST_RECALL = 0.99  # of the duplicates in a sample
 SAMPLE = 2_000  # images for which the answer is compared with the exact one
 _CHUNK = 8192
-_PER_CELL = 64  # images from which a centre is learnt, at most
+_PER_CELL = 40, 64  # images from which a centre is learnt, at least and at most
 
 
 def use_index(count: int) -> bool:
@@ -74,12 +74,13 @@ class CellIndex:
         import faiss
 
         self._points = points
-        cells, dim = round(2 * len(points) ** 0.5), points.shape[1]
+        fewest, most = _PER_CELL
+        cells, dim = max(1, min(round(2 * len(points) ** 0.5), len(points) // fewest)), points.shape[1]
         inner, half = faiss.METRIC_INNER_PRODUCT, faiss.ScalarQuantizer.QT_fp16
         self._centres = faiss.IndexFlatIP(dim)  # the index does not keep it alive
         self._index: Any = faiss.IndexIVFScalarQuantizer(self._centres, dim, cells, half, inner)
         self._index.nprobe = min(probes, cells)
-        some = np.random.default_rng(0).permutation(len(points))[: _PER_CELL * cells]
+        some = np.random.default_rng(0).permutation(len(points))[: most * cells]
         self._index.train(points[np.sort(some)])
 
     def add(self, rows: np.ndarray) -> None:
