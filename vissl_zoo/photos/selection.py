@@ -69,7 +69,8 @@ def most_diverse(embeddings: np.ndarray, k: int) -> np.ndarray:
         Rows (k,) in the order of choice; after images that are all equal, the first that remain.
     """
     points = unit_length(embeddings)
-    first = int(np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1)))
+    # ‖x - m‖² without a further copy of them all.
+    first = int(np.argmin(np.einsum("nf,nf->n", points, points) - 2 * (points @ points.mean(axis=0))))
     chosen = [first]
     nearest = np.full(len(points), np.inf, dtype=np.float32)  # squared distance to the nearest choice
     for _ in range(k - 1):
