@@ -1,7 +1,9 @@
 """Score generated images, kill the command by SIGKILL at random times, and compare its table with one made in one go.
 
     python tests/score_kill.py --images 100000 --kills 10
+    python tests/score_kill.py --engine ray
 
+With Ray, a worker and then the command itself are killed, with 1, 2 and 3 workers, and memory is that of a worker.
 What is not said here is a flag of `vissl-zoo score`, and goes to every call: `python tests/score_kill.py --exact`.
 Processes are forked from one that has imported torch and computed nothing. Memory is that of a call and its children.
 """
@@ -30,6 +32,7 @@ from PIL import Image
 import vissl_zoo.photos.scoring
 from vissl_zoo.commands import main as command
 from vissl_zoo.hub import export_model
+from vissl_zoo.photos.score_table import read_scores
 
 FLOATS = ("kappa", "uncertainty", "set_uncertainty", "percentile")
 CLOSE = (
@@ -97,12 +100,31 @@ def memory(child: int) -> int:
     return total
 
 
-def whole(score: list[str], log: Path) -> list[tuple[int, int]]:
+def ray_workers(child: int) -> list[psutil.Process]:
+    """The processes of a command's actors."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(child).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found += [process] * " ".join(process.cmdline()).startswith("ray::ShardScorer")
+    return found
+
+
+def worker_memory(child: int) -> int:
+    """Bytes that the largest worker keeps."""
+    sizes = [0]
+    for process in ray_workers(child):
+        with contextlib.suppress(psutil.Error):
+            sizes.append(process.memory_info().rss)
+    return max(sizes)
+
+
+def whole(score: list[str], log: Path, kept=memory) -> list[tuple[int, int]]:
     """Score in one go; returns how many images were done at what memory, ten times a second."""
     measured = []
     with forked(command, score, log=log) as child:
         while (code := ended(child)) is None:
-            measured.append((progress(log), memory(child)))
+            measured.append((progress(log), kept(child)))
             time.sleep(0.1)
     assert code == 0, log.read_text()[-2000:]
     return measured
@@ -121,6 +143,43 @@ def killed(score: list[str], log: Path, kills: int, seconds: float, draw: random
     return count
 
 
+def killed_on_ray(score: list[str], log: Path, images: int, draw: random.Random) -> None:
+    """Kill a worker when some images are scored, the command when more are, and then let a third part of it end."""
+    with forked(command, score, log=log) as child:
+        for share, what in ((draw.uniform(0, 0.4), "a worker"), (draw.uniform(0.4, 0.7), "the command")):
+            while progress(log) <= share * images or not ray_workers(child):
+                assert ended(child) is None, log.read_text()[-2000:]
+                time.sleep(0.1)
+            left = ray_workers(child)
+            os.kill(left[0].pid if what == "a worker" else child, signal.SIGKILL)
+            print(f"  killed {what} after {progress(log):,} images", flush=True)
+    whole(score, log)
+    assert not any(process.is_running() for process in left), "workers outlive the command"
+
+
+def on_ray(score: list[str], root: Path, images: int, shards: int, draw: random.Random) -> bool:
+    """Compare what killed commands leave with one table made without Ray; whether they are equal."""
+    whole([*score, "--output", "once.parquet"], root / "once.log")
+    one = read_scores("once.parquet").sort_values("path", ignore_index=True)
+    good = True
+    for workers in (1, 2, 3):
+        folder = f"parts{workers}"
+        more = ["--engine", "ray", "--actors", str(workers), "--shards", str(shards), "--output-dir", folder]
+        killed_on_ray([*score, *more], root / f"{folder}.log", images, draw)
+        other = read_scores(folder).sort_values("path", ignore_index=True)
+        apart = difference(one, other)
+        left = sorted(file.name for file in Path(folder).iterdir() if ".parquet" not in file.suffix)
+        print(f"{workers} workers: {len(other):,} rows of {other['path'].nunique():,} images; numbers differ by "
+              f"{apart:.1g} at most; left over: {left}", flush=True)  # fmt: skip
+        good = good and len(other) == images and apart <= CLOSE and not left
+    measured = whole([*score, *more[:2], *more[4:6], "--actors", "1", "--output-dir", "calm"],
+                     root / "calm.log", worker_memory)  # fmt: skip
+    early = max(kept for done, kept in measured if done <= images // 5)
+    late = max(kept for done, kept in measured if done > images // 5)
+    print(f"a worker keeps {early / 1e6:.0f} MB at most in the first fifth, {late / 1e6:.0f} MB after")
+    return good and late < 1.1 * early
+
+
 def difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
     """The largest difference of a number in two tables, relative; all else is asserted to be equal."""
     rest = [name for name in one if name not in FLOATS]
@@ -136,17 +195,23 @@ def difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--images", type=int, help="by default 100,000, with Ray 10,000")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", choices=["ray"])
+    parser.add_argument("--shards", type=int, default=20, help="of the images, with Ray")
     flags, more = parser.parse_known_args()
+    flags.images = flags.images or (10_000 if flags.engine else 100_000)
     draw = random.Random(flags.seed)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         with forked(make, root, flags.images) as child:
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         os.chdir(root)
-        score = ["score", "photos", "--model", "model", "--image-size", "32", *more, "--output"]
+        score = ["score", "photos", "--model", "model", "--image-size", "32", *more]
+        if flags.engine:
+            return int(not on_ray([*score, "--exact"], root, flags.images, flags.shards, draw))
+        score += ["--output"]
         began = time.monotonic()
         measured = whole([*score, "once.parquet"], root / "once.log")
         seconds = time.monotonic() - began

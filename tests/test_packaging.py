@@ -73,7 +73,7 @@ def test_an_installed_wheel_works_and_says_who_has_the_rest(wheel, tmp_path):
     assert "a checkout of the repository has it" in said[0]
 
 
-EXTRAS = {"faiss-cpu"}  # imported where they are installed, by the extra that names them
+EXTRAS = {"faiss-cpu", "ray"}  # imported where they are installed, by the extra that names them
 
 
 def imported(root: Path) -> set[str]:

@@ -71,3 +71,48 @@ def test_a_relative_name_is_found_from_elsewhere(folder, monkeypatch, tmp_path_f
 def test_a_missing_data_set(folder):
     with pytest.raises(UserError, match="nobody/nothing"):
         find_inputs(["nobody/nothing"])
+
+
+def test_a_shard_is_a_parquet_file_where_there_are_so_many(folder, write_split):
+    counts = {"a/0.parquet": 3, "a/1.parquet": 5, "b/0.parquet": 1}
+    for name, count in counts.items():
+        write_split(folder / "tables" / name, [np.full((4, 4, 3), i, np.uint8) for i in range(count)])
+    inputs = find_inputs(["tables/a", "tables/b"])
+    assert inputs.file_count == 3
+    shards = [inputs.shard(number, 3) for number in (1, 2, 3)]
+    assert [len(shard) for shard in shards] == [3, 5, 1]
+    assert shards[1].parts[0].paths == [f"tables/a#{row}" for row in range(3, 8)]
+    assert shards[1].parts[0].table.read(4).getpixel((0, 0)) == (4, 4, 4)
+    assert [len(inputs.shard(number, 2)) for number in (1, 2)] == [4, 5]
+    assert find_inputs(["tables", "photos"]).file_count == 0
+    assert find_inputs(["tables/a"], "train[:4]").file_count == 0
+
+
+def test_a_shard_of_files_is_sent_without_the_others(folder):
+    whole = find_inputs(["photos"])
+    sent = pickle.loads(pickle.dumps(whole.shard(2, 2)))
+    assert sent.parts[0].paths == ["photos/a/x.png"]
+    assert b"c#1.png" not in pickle.dumps(sent)
+    assert sent.parts[0].table.read(0).tobytes() == read_image("photos/a/x.png").tobytes()
+
+
+def test_urls_of_images_are_their_names(folder):
+    inputs = find_inputs([f"file://{folder}/photos", "photos/c#1.png", f"file://{folder}/photos/a/x.png"])
+    (part,) = inputs.parts
+    names = [f"file://{folder}/photos/{name}" for name in ("a/b/y.png", "a/x.png", "c#1.png")]
+    assert part.paths == [*names, "photos/c#1.png"]
+    assert inputs.repeated == 1
+    assert (part.stamps != 0).all()
+    assert read_image(names[1]).tobytes() == part.table.read(1).tobytes()
+    sent = inputs.shard(1, 2).parts[0]
+    assert [len(sent.paths), sent.table.read(0).size] == [2, (5, 3)]
+    Image.new("RGB", (50, 50)).save("photos/a/x.png")
+    after = find_inputs([f"file://{folder}/photos"]).parts[0].stamps
+    assert (after == part.stamps[:3]).tolist() == [True, False, True]
+
+
+def test_rows_of_a_url_open_again(folder, shapes_folder):
+    url = f"file://{shapes_folder}/test.parquet"
+    (part,) = find_inputs([url]).parts
+    assert part.paths[7] == f"{url}#7"
+    assert read_image(part.paths[7]).tobytes() == part.table.read(7).tobytes()

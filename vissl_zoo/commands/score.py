@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -63,6 +65,15 @@ class Options:
     shard: str | None = None
     """Score one part of the images, such as 3/16, counted from 1: for queues and arrays of jobs. Each has its own
     --output in one folder, and the other commands read the folder as one table."""
+    engine: Literal["ray"] | None = None
+    """Score on the cores or GPUs of a Ray cluster, or of this machine, into the parts of --output-dir."""
+    output_dir: str | None = None
+    """With --engine ray, in place of --output: a folder of tables, one for each parquet file or 1,000 images. The other
+    commands read it as one table. --embeddings names a folder then, which may be the same."""
+    shards: OptionalCount = None
+    """With --engine ray, how many parts. A later call for the same folder needs the same number."""
+    actors: OptionalCount = None
+    """With --engine ray, how many processes, each with a GPU or else a core; by default as many as there are."""
     split: str | None = None
     """Of data sets with splits, the one to score; by default all."""
     image_size: OptionalCount = None
@@ -79,30 +90,43 @@ def main(arguments: list[str]) -> None:
         "PATH is a folder, glob, image file, parquet file or Hub data set (org/name); several may be given."
     )
     options = parse_flags(Options, Options(), arguments, "vissl-zoo score", about)
-    shard = read_shard(options)
+    shard, folder = read_shard(options), ray_folder(options)
     output_file(options.output, "--output", TABLES)
     gallery = output_file(options.gallery, "--gallery", (".html", ".htm"))
-    embeddings = output_file(options.embeddings, "--embeddings", (".npy",))
+    embeddings = Path(options.embeddings) if folder and options.embeddings else None
+    if folder is None:
+        embeddings = output_file(options.embeddings, "--embeddings", (".npy",))
     inputs = find_inputs(options.paths, options.split)
-    output = output_file(options.output, "--output", TABLES, inputs.tables)
+    output = folder or output_file(options.output, "--output", TABLES, inputs.tables)
     if shard is not None and shard[1] > len(inputs):
         raise UserError(f"--shard {options.shard}: there are only {len(inputs)} images")
-    export = export_file(options.to, options.to_file, output)
+    beside = (
+        output if folder is None else folder / Options.output
+    )  # what lies beside the table is named after it
+    export = export_file(options.to, options.to_file, beside)
     if options.to is not None:
         check_files(options.to, (part.paths[0] for part in inputs.parts))  # of a table all are rows
-    from vissl_zoo.photos.scoring import fit_to_inputs, score_inputs
+    engine: Any = contextlib.nullcontext()
+    if folder is not None:
+        from vissl_zoo.photos.ray_engine import RayParts
 
-    with output_locked(output):
+        engine = RayParts(inputs, folder, embeddings, options.shards, options.actors)
+    how: Any = {name: getattr(options, name) for name in ("views", "exact", "batch_size", "workers")}
+    with output_locked(output), engine:
+        from vissl_zoo.photos.scoring import fit_to_inputs, score_inputs
+
         fitted = fit_to_inputs(
-            options.model, inputs, image_size=options.image_size, output=output, fit=options.fit,
+            options.model, inputs, image_size=options.image_size, output=beside, fit=options.fit,
             set_uncertainty=options.set_uncertainty, refit=options.refit, views=options.views, exact=options.exact,
             workers=options.workers,
         )  # fmt: skip
-        table, features = score_inputs(
-            fitted, inputs if shard is None else inputs.shard(*shard), shard=shard,
-            output=output, embeddings_output=embeddings, views=options.views, exact=options.exact,
-            batch_size=options.batch_size, workers=options.workers,
-        )  # fmt: skip
+        if folder is not None:
+            table, features = engine.score(fitted, **how)
+        else:
+            table, features = score_inputs(
+                fitted, inputs if shard is None else inputs.shard(*shard), shard=shard,
+                output=output, embeddings_output=embeddings, **how,
+            )  # fmt: skip
     if gallery is not None:
         Page(table, shlex.join(["vissl-zoo", "score", *arguments])).write(gallery)
     files, hint = [], None
@@ -132,6 +156,32 @@ def read_shard(options: Options) -> tuple[int, int] | None:
             f"--shard needs an --output of its own, such as --output scores/{number}-of-{of}.parquet"
         )
     return number, of
+
+
+def ray_folder(options: Options) -> Path | None:
+    """The folder of --engine ray, which is made, as that of the embeddings is; None without that engine.
+
+    Raises:
+        UserError: Ray is not installed, a folder is not given or cannot be made, or flags do not go together.
+    """
+    if options.engine is None:
+        given = [n for n in ("output_dir", "shards", "actors") if getattr(options, n) is not None]
+        if given:
+            raise UserError(f"--{given[0].replace('_', '-')} goes with --engine ray")
+        return None
+    from vissl_zoo.photos.ray_engine import import_ray
+
+    import_ray()
+    if options.output_dir is None or options.output != Options.output or options.shard is not None:
+        raise UserError("--engine ray takes --output-dir DIR, and neither --output nor --shard")
+    for flag, name in {"--embeddings": options.embeddings, "--output-dir": options.output_dir}.items():
+        if name is not None:
+            folder = Path(os.path.expanduser(name))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{flag} {name}: the folder cannot be made: {error.strerror}") from error
+    return folder
 
 
 def export_file(to: Format | None, to_file: str | None, output: Path) -> tuple[Format, Path] | None:

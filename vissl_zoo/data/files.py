@@ -39,7 +39,7 @@ class LocalFiles:
 
     Attributes:
         root: the folder against which file names are shown.
-        kind: "images" or "parquet".
+        kind: "images", "parquet" or "webdataset", which are tars.
         splits: a split's name -> its files, sorted.
         in_split_folders: of images: they lie in root/train/..., root/val/...
         outside: images that lie in none of the splits.
@@ -69,6 +69,7 @@ def find_local_files(path: str) -> LocalFiles | None:
     - Images are split by their top folder, where every folder has a split's name, or train and another are among them.
     - Parquet files that hold images win over image files beside them. Others are left out, as the results that
       `vissl-zoo` writes are; so are its folders of results.
+    - Tars, as webdataset writes them, count where there is neither.
     - Hidden files are left out, links are followed.
 
     Raises UserError where there are files but none of a kind that can be read.
@@ -109,6 +110,11 @@ def find_local_files(path: str) -> LocalFiles | None:
         metadata = tuple(f for f in files if f.name in METADATA_NAMES)
         found = _in_order(splits or {"train": images})
         return LocalFiles(root, "images", found, bool(splits), tuple(outside), metadata, notes)
+    tars = [f for f in files if f.suffix.lower() == ".tar"]
+    if tars:
+        return LocalFiles(
+            root, "webdataset", _in_order({"train": tars} if target.is_file() else _split_tables(root, tars))
+        )
     what = "not an image or a parquet file" if target.is_file() else "no image and no parquet file in it"
     raise UserError(f"{path}: {what}")
 

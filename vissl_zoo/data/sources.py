@@ -23,6 +23,7 @@ from vissl_zoo.data import columns
 from vissl_zoo.data.decode import BadImage, why_unreadable
 from vissl_zoo.data.described import describe_images
 from vissl_zoo.data.files import SPLIT_NAMES, LocalFiles, as_path, as_text, find_local_files, say_once
+from vissl_zoo.data.object_store import StoredFiles, find_stored_files, is_url
 from vissl_zoo.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def find_source(path: str) -> Source:
     """Resolve `path` as `open_images` documents it, reading no image; UserError when it names nothing."""
     if path == "shapes":
         return Source("shapes", ("train", "test"), _draw_shapes, _content_fingerprint)
+    if is_url(path):
+        return _stored(path, find_stored_files(path))
     local = find_local_files(path)
     if local is not None:
         return _local(path, local)
@@ -158,13 +161,33 @@ def _draw_shapes(split: str) -> datasets.Dataset:
 def _local(path: str, files: LocalFiles) -> Source:
     for line in files.notes:
         say_once(line)
-    load = partial(_load_images if files.kind == "images" else _load_parquet, path, files)
-    stream = partial(load, streaming=True) if files.kind == "parquet" else None
+    load = partial(
+        {"images": _load_images, "parquet": _load_parquet}.get(files.kind, _load_tars), path, files
+    )
+    stream = None if files.kind == "images" else partial(load, streaming=True)
     root = files.root
-    if files.kind == "parquet":  # paths in them are relative to them, where all lie in one folder
+    if files.kind != "images":  # paths in them are relative to them, where all lie in one folder
         parents = {file.parent for group in files.splits.values() for file in group}
         root = parents.pop() if len(parents) == 1 else root
     return Source(path, tuple(files.splits), load, partial(_file_fingerprint, files), root, stream)
+
+
+def _stored(path: str, stored: StoredFiles) -> Source:
+    """All are of the split "train". Parquet files and tars are fetched into the cache of `datasets`."""
+    load = partial(_load_stored, path, stored)
+    stream = None if stored.kind == "images" else partial(load, streaming=True)
+    return Source(path, ("train",), load, partial(_stored_fingerprint, stored), stream=stream)
+
+
+def _load_stored(path: str, stored: StoredFiles, split: str, **options: Any) -> Any:
+    if stored.kind != "images":
+        return _load_with_datasets(path, stored.kind, {split: list(stored.files)}, split, **options)
+    rows = {"image": [{"path": url, "bytes": None} for url in stored.files]}
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(image=datasets.Image(decode=False)))
+
+
+def _stored_fingerprint(stored: StoredFiles, split: str, dataset: datasets.Dataset) -> str:
+    return hashlib.sha256(repr(sorted(stored.files.items())).encode()).hexdigest()[:16]
 
 
 def _load_images(path: str, files: LocalFiles, split: str) -> datasets.Dataset:
@@ -199,8 +222,15 @@ def _load_parquet(path: str, files: LocalFiles, split: str, **options: Any) -> A
             raise UserError(f"{file}: not a readable parquet file ({why_unreadable(error)})") from error
     if not rows:
         raise UserError(f'{path}: the split "{split}" is empty')
-    patterns = {split: [glob.escape(str(file)) for file in files.splits[split]]}
-    return _load_with_datasets(path, "parquet", patterns, split, **options)
+    return _load_with_datasets(path, "parquet", _patterns(files, split), split, **options)
+
+
+def _load_tars(path: str, files: LocalFiles, split: str, **options: Any) -> Any:
+    return _load_with_datasets(path, "webdataset", _patterns(files, split), split, **options)
+
+
+def _patterns(files: LocalFiles, split: str) -> dict[str, list[str]]:
+    return {split: [glob.escape(str(file)) for file in files.splits[split]]}
 
 
 def _load_with_datasets(path: str, builder: str, patterns: dict, split: str, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL.Image import Image as PILImage
 
 from vissl_zoo import data
 from vissl_zoo.data.decode import decode, why_unreadable
-from vissl_zoo.data.files import as_path, as_text, find_local_files
+from vissl_zoo.data.files import LocalFiles, as_path, as_text, find_local_files
+from vissl_zoo.data.object_store import find_stored_files, is_url
 from vissl_zoo.errors import UserError
 
 FILES = "files"  # what the table of all single files is called
@@ -31,19 +34,30 @@ class Part(NamedTuple):
         paths: (N,) what to call each: a file's path as it was typed, or SOURCE#ROW, SOURCE#SPLIT/ROW for a row of a
             parquet file or a Hub data set, SOURCE as it was typed.
         stamps: (N,) int64, another number when the image has changed: of a file's size and time.
+        files: how many rows each parquet file has; empty where that is not known.
     """
 
     table: data.ImageTable
     paths: list[str]
     stamps: np.ndarray
+    files: tuple[int, ...] = ()
 
     def shard(self, number: int, of: int) -> Part:
         """See `Inputs.shard`."""
         if self.table.path == FILES:
             rows = np.argsort(np.array(self.paths, dtype=object), kind="stable")[number - 1 :: of]
+            where = [value["path"] for value in self.table.encoded.select(rows)["image"]]
+            table = _files_table(
+                where, self.stamps[rows]
+            )  # which knows of no other file: it may be sent elsewhere
         else:
-            rows = np.arange(len(self.paths) * (number - 1) // of, len(self.paths) * number // of)
-        return Part(self.table.select(rows), [self.paths[row] for row in rows], self.stamps[rows])
+            return self.run(len(self.paths) * (number - 1) // of, len(self.paths) * number // of)
+        return Part(table, [self.paths[row] for row in rows], self.stamps[rows])
+
+    def run(self, start: int, end: int) -> Part:
+        """The rows from `start` to before `end`."""
+        table = self.table.select(np.arange(start, end))
+        return Part(table, self.paths[start:end], self.stamps[start:end])
 
 
 class Inputs(NamedTuple):
@@ -62,11 +76,22 @@ class Inputs(NamedTuple):
     def __len__(self) -> int:
         return sum(len(part.paths) for part in self.parts)
 
+    @property
+    def file_count(self) -> int:
+        """How many parquet files there are; 0 where there is anything else, too."""
+        return sum(len(part.files) for part in self.parts) if all(p.files for p in self.parts) else 0
+
     def shard(self, number: int, of: int) -> Inputs:
         """The images of shard `number`, counted from 1, of `of`: together the shards have each image once.
 
-        Of files it takes every `of`-th of the sorted paths, of a table a run of rows, which lie together on the disk.
+        Of images it takes every `of`-th of the sorted paths, of a table a run of rows, which lie together on the disk.
+        Where there are parquet files alone, `of` of them, a shard is one of these.
         """
+        if of == self.file_count:
+            ends = [(part, np.cumsum((0, *part.files))) for part in self.parts]
+            runs = [(part, a, b) for part, own in ends for a, b in itertools.pairwise(own.tolist())]
+            part, start, end = runs[number - 1]
+            return Inputs([part.run(start, end)], self.repeated, self.tables)
         return Inputs([part.shard(number, of) for part in self.parts], self.repeated, self.tables)
 
 
@@ -76,21 +101,27 @@ def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
     A folder of images stands for all images in it, its splits together: who scores photos means all of them.
 
     Args:
-        paths: folders, globs, image files, parquet files or folders of them, Hub data sets (org/name), `shapes`.
+        paths: folders, globs, image files, parquet files, tars or folders of them, URLs of these, Hub data sets
+            (org/name), `shapes`.
         split: of parquet files and data sets, the one to take; by default all.
 
     Raises:
         UserError: a path names nothing, holds no image, or cannot be read.
     """
     files: dict[str, str] = {}  # where it is -> as it was typed
+    stored: dict[str, str] = {}  # URL -> what its store says of it
     tables: list[Part] = []
     repeated = 0
     opened, read = set(), []
     for path in paths:
         if not path:
             raise UserError("a PATH is empty; the folder that you are in is called .")
-        local = None if path == "shapes" else find_local_files(path)
-        if local is not None and local.kind != "parquet":
+        local = None if path == "shapes" or is_url(path) else find_local_files(path)
+        if is_url(path) and (found := find_stored_files(path)).kind == "images":
+            repeated += len(found.files.keys() & files.keys())
+            stored |= found.files
+            files |= {url: url for url in found.files}
+        elif local is not None and local.kind == "images":
             typed = _typed_root(path, local.root)
             for file in (f for group in (*local.splits.values(), local.outside) for f in group):
                 where = os.path.abspath(file)
@@ -99,11 +130,11 @@ def find_inputs(paths: Sequence[str], split: str | None = None) -> Inputs:
             read += map(os.fspath, local.metadata)
         elif (key := os.path.abspath(path) if local is not None else path) not in opened:
             opened.add(key)
-            tables += _open_tables(path, split)
+            tables += _open_tables(path, split, local)
             read += [os.fspath(f) for group in (local.splits.values() if local else ()) for f in group]
         else:
             repeated += 1
-    parts = [_files_part(files)] if files else []
+    parts = [_files_part(files, stored)] if files else []
     return Inputs(parts + tables, repeated, tuple(read))
 
 
@@ -123,6 +154,8 @@ def read_image(path: str, folder: str | os.PathLike = ".", shape: tuple[int, int
         found = next((p for p in places if p.is_file()), None)
         if found is None and (match := _ROW.fullmatch(path)):
             return _opened(match["source"], match["split"], os.fspath(folder)).read(int(match["row"]))
+        if found is None and is_url(path):
+            return data.open_images(path).read(0)
         return decode(found or places[0], shape)[0]
     except UserError:
         raise
@@ -146,21 +179,26 @@ def _typed_root(path: str, root: Path) -> str:
     return "" if os.path.normpath(typed) == "." else typed
 
 
-def _files_part(files: dict[str, str]) -> Part:
+def _files_part(files: dict[str, str], stored: dict[str, str]) -> Part:
     """Files as one table, so that a folder of many small folders is still read in full batches."""
+    # Arrow holds text as UTF-8; a name of other bytes is shown escaped, and its row fails when it is read.
+    said = [_number(stored[path]) if path in stored else _file_stamp(path) for path in files]
+    stamps = np.array(said, dtype=np.int64)
+    table = _files_table([as_text(path) for path in files], stamps)
+    return Part(table, [as_text(path) for path in files.values()], stamps)
+
+
+def _files_table(where: list[str], stamps: np.ndarray) -> data.ImageTable:
+    """The table of the files at `where`, (N,) UTF-8; `stamps` are those of a `Part`."""
     from datasets import Dataset, Features, Image
 
     from vissl_zoo.data.sources import Source
 
-    # Arrow holds text as UTF-8; a name of other bytes is shown escaped, and its row fails when it is read.
-    where = [as_text(path) for path in files]
     rows = {"image": [{"path": path, "bytes": None} for path in where]}
     dataset = Dataset.from_dict(rows, features=Features(image=Image(decode=False)))
-    stamps = np.array([_file_stamp(path) for path in files], dtype=np.int64)
     digest = hashlib.sha256("\0".join(where).encode() + stamps.tobytes()).hexdigest()[:16]
     source = Source(FILES, ("train",), _Constant(dataset), _Constant(digest))
-    table = data.ImageTable(source, "train", dataset, "image", None, None)
-    return Part(table, [as_text(path) for path in files.values()], stamps)
+    return data.ImageTable(source, "train", dataset, "image", None, None)
 
 
 @dataclass(frozen=True)
@@ -186,7 +224,7 @@ def _number(text: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _open_tables(path: str, split: str | None) -> list[Part]:
+def _open_tables(path: str, split: str | None, local: LocalFiles | None) -> list[Part]:
     splits = data.available_splits(path)
     chosen = [split] if split else splits
     parts = []
@@ -195,5 +233,8 @@ def _open_tables(path: str, split: str | None) -> list[Part]:
         place = f"{path}#" if len(splits) == 1 else f"{path}#{table.split}/"
         stamp = _number(table.fingerprint)
         names = [f"{place}{row}" for row in range(len(table))]
-        parts.append(Part(table, names, np.full(len(table), stamp, dtype=np.int64)))
+        # None of a part of a split.
+        own = local.splits.get(table.split, ()) if local and local.kind == "parquet" else ()
+        counts = tuple(rows for file in own if (rows := pq.read_metadata(file).num_rows))
+        parts.append(Part(table, names, np.full(len(table), stamp, dtype=np.int64), counts))
     return parts

@@ -179,7 +179,7 @@ def read_scores(name: str) -> pd.DataFrame:
 
 
 def _read_shards(name: str, folder: Path) -> pd.DataFrame:
-    files = sorted(folder.glob("*.parquet"))
+    files = sorted(folder.glob("[!.]*.parquet"))  # one with a dot is being written, or was
     if not files:
         raise UserError(f"{name} is a folder without the tables of `vissl-zoo score --shard`")
     tables = [read_scores(os.fspath(file)) for file in files]

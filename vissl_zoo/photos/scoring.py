@@ -208,8 +208,7 @@ def score_inputs(
     loaded, reference = fitted.loaded, fitted.reference
     model, image_size = loaded.model, loaded.image_size
     wanted = embeddings or embeddings_output is not None
-    identity = {"model_hash": model_hash(model), "scoring": SCORING, "image_size": image_size, "exact": exact}
-    identity |= {"fit": fitted.key, "views": views}
+    identity = settings_of(fitted, views=views, exact=exact)
     rows: dict[str, Row] = {}
     with contextlib.nullcontext() if output is None else Unfinished(output, identity) as unfinished:
         if unfinished is not None and output is not None:
@@ -236,8 +235,8 @@ def score_inputs(
     ordered = [rows[path] for part in inputs.parts for path in part.paths]
     table = _table(ordered, loaded.name, identity["model_hash"])
     features = np.stack([row.embedding for row in ordered if row.embedding is not None]) if wanted else None
-    stamps = np.array([row.stamp for row in ordered], dtype="<i8").tobytes()
-    memory = {**table.attrs, "settings": identity, "stamps": base64.b64encode(stamps).decode()}
+    stamps = _packed(np.array([row.stamp for row in ordered], dtype=np.int64))
+    memory = {**table.attrs, "settings": identity, "stamps": stamps}
     if shard is not None:
         memory["shard"] = shard
     if embeddings_output is not None and features is not None:
@@ -247,6 +246,41 @@ def score_inputs(
         write_scores(output, table, memory)
         unfinished.remove()
     return table, features
+
+
+def settings_of(fitted: SetFit, *, views: int, exact: bool) -> dict[str, Any]:
+    """What a table remembers of how it was scored: a later call takes over rows under the same settings alone."""
+    return {
+        "model_hash": model_hash(fitted.loaded.model), "scoring": SCORING, "image_size": fitted.loaded.image_size,
+        "exact": exact, "fit": fitted.key, "views": views,
+    }  # fmt: skip
+
+
+def is_finished(output: Path, settings: dict[str, Any], inputs: Inputs, embeddings: Path | None) -> bool:
+    """Whether a table has all images as they are now, scored under these settings and none failed.
+
+    Its embeddings are then where they are to be, if they are wanted.
+    """
+    try:
+        table = read_scores(os.fspath(output))
+        memory = table.attrs
+        written = embeddings is None or memory["embeddings"] == [
+            os.path.abspath(embeddings),
+            *_stamp(embeddings),
+        ]
+        same = memory["settings"] == settings and memory["folder"] == os.getcwd() and written
+        return (
+            same
+            and memory["stamps"] == _packed(np.concatenate([part.stamps for part in inputs.parts]))
+            and table["path"].tolist() == [path for part in inputs.parts for path in part.paths]
+            and bool(table["error"].isna().all())
+        )
+    except (UserError, OSError, KeyError):  # it is absent, damaged or of another kind
+        return False
+
+
+def _packed(stamps: np.ndarray) -> str:
+    return base64.b64encode(stamps.astype("<i8").tobytes()).decode()
 
 
 def _rows(part: Part, said: Embedded, wanted: bool, reference: Reference | None) -> list[Row]:
