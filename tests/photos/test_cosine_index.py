@@ -109,3 +109,13 @@ def test_the_most_typical_by_an_index_are_those_by_comparison(points, monkeypatc
     monkeypatch.setattr(selection, "PROBES", (10_000,))
     found = most_typical(points, 30)
     assert len(np.intersect1d(exact, found)) > 25
+
+
+def test_a_near_copy_does_not_hide_a_copy(points):
+    """Half precision cannot tell them apart."""
+    rng = np.random.default_rng(3)
+    near = unit_length(points[:200] + 2e-3 * rng.normal(size=(200, DIM)))
+    index = CellIndex(np.concatenate([near, points]), probes=10_000)
+    index.add(np.concatenate([np.arange(200), 200 + np.arange(COUNT)]))
+    _, cosine = index.nearest(points[:200])
+    assert (cosine >= 1 - 1e-6).all()

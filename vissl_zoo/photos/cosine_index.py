@@ -17,6 +17,7 @@ PROBES = (8, 32, 128)  # cells that are looked into: first, and where too little
 LEAST_RECALL = 0.99  # of the duplicates in a sample
 SAMPLE = 2_000  # images for which the answer is compared with the exact one
 _CHUNK = 8192
+_CANDIDATES = 4  # that are compared exactly, since half precision may put a near copy before a copy
 _PER_CELL = 40, 64  # images from which a centre is learnt, at least and at most
 
 
@@ -90,9 +91,11 @@ class CellIndex:
 
     def nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Row and cosine, (B,) each, of the nearest that was found to each of (B, F); -1 and -inf if none was."""
-        row = self._index.search(queries, 1)[1][:, 0]
-        cosine = np.einsum("bf,bf->b", queries, self._points[row])
-        return row, np.where(row >= 0, cosine, -np.inf).astype(np.float32)
+        rows = self._index.search(queries, _CANDIDATES)[1]
+        cosines = np.einsum("bf,bkf->bk", queries, self._points[rows])
+        cosines = np.where(rows >= 0, cosines, -np.inf).astype(np.float32)
+        best = cosines.argmax(axis=1)[:, None]
+        return np.take_along_axis(rows, best, 1)[:, 0], np.take_along_axis(cosines, best, 1)[:, 0]
 
     def cosines(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Cosines (B, k) with the k nearest that were found, the nearest first, in half precision; -1 for none."""
