@@ -29,7 +29,7 @@ from vissl_zoo import weights
 from vissl_zoo.cli import parse_flags
 from vissl_zoo.errors import UserError, first_line
 from vissl_zoo.hub.card import Record, read_record
-from vissl_zoo.hub.card_figures import shown_part
+from vissl_zoo.hub.card_figures import data_name, shown_part
 from vissl_zoo.hub.export import find_export, open_export, save_weights
 from vissl_zoo.hub.repository import read_evaluation
 from vissl_zoo.models import backbone_of, entrypoints, method_names, pool_size
@@ -156,7 +156,11 @@ def _card(record: Record, metrics: dict[str, Any] | None, flags: Arguments) -> d
         card["dataset"] = flags.dataset
     if flags.evaluation is not None:
         metrics = read_evaluation(flags.evaluation)
-    return {**card, "metrics": shown_part(metrics)} if metrics else card
+    if not metrics:
+        return card
+    metrics = shown_part(metrics)
+    named = {"data": data_name(metrics["data"])} if metrics.get("data") else {}  # not a path of this machine
+    return {**card, "metrics": {**metrics, **named}}
 
 
 def _place(new: Path, full: str) -> tuple[str, dict[str, weights.ShippedWeights]]:

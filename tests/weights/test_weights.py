@@ -1,5 +1,7 @@
 """The table of shipped weights: data that is read, written in one step, and true of the files beside it."""
 
+import re
+
 import pytest
 
 from vissl_zoo import weights
@@ -49,3 +51,8 @@ def test_the_package_ships_what_its_table_says():
         assert shipped.path.stat().st_size <= 40_000_000
     files = {p.name for p in weights.FOLDER.glob("*.safetensors") if not p.name.startswith(".")}
     assert files == {shipped.file for shipped in rows.values()}
+
+
+def test_the_table_holds_no_path_of_a_machine(root):
+    text = (root / "vissl_zoo" / "weights" / "weights.json").read_text(encoding="utf-8")
+    assert not re.findall(r'"(?:/|~|[A-Z]:\\)[^"]*"', text)

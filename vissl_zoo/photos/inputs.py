@@ -44,14 +44,12 @@ class Part(NamedTuple):
 
     def shard(self, number: int, of: int) -> Part:
         """See `Inputs.shard`."""
-        if self.table.path == FILES:
-            rows = np.argsort(np.array(self.paths, dtype=object), kind="stable")[number - 1 :: of]
-            where = [value["path"] for value in self.table.encoded.select(rows)["image"]]
-            table = _files_table(
-                where, self.stamps[rows]
-            )  # which knows of no other file: it may be sent elsewhere
-        else:
+        if self.table.path != FILES:
             return self.run(len(self.paths) * (number - 1) // of, len(self.paths) * number // of)
+        rows = np.argsort(np.array(self.paths, dtype=object), kind="stable")[number - 1 :: of]
+        where = [value["path"] for value in self.table.encoded.select(rows)["image"]]
+        # A table of its own, which knows of no other file: it may be sent elsewhere.
+        table = _files_table(where, self.stamps[rows])
         return Part(table, [self.paths[row] for row in rows], self.stamps[rows])
 
     def run(self, start: int, end: int) -> Part:
